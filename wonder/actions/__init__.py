@@ -1,0 +1,1 @@
+"""Actions: what a model is asked, and how a workflow asks it."""

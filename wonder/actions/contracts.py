@@ -1,0 +1,33 @@
+"""The contract between workflows and GPU workers: one activity, its request and its answer."""
+
+from typing import Literal
+
+from temporalio import activity
+
+from wonder.actions.definition import Sampling
+from wonder.names import THINK
+from wonder.trace.capture import ThoughtCapture
+from wonder.trace.schema import AgentMessage
+from wonder.wire import WireModel
+
+
+class ThinkRequest(WireModel):
+    """One model call."""
+
+    action: str
+    model: str
+    prompt: str
+    """Rendered; the worker adds nothing to it."""
+    sampling: Sampling = Sampling()
+    capture: ThoughtCapture = ThoughtCapture()
+    answer_format: Literal["json", "text"] = "text"
+    """Where the values of the answer are: in a JSON document inside the text, or the whole text is one value."""
+
+
+@activity.defn(name=THINK)
+async def think(request: ThinkRequest) -> AgentMessage:
+    """Generate, and read the model meanwhile (GPU queue of the model).
+
+    Heartbeats while it runs. Fails without retries, under the error's own name, on a request that can never succeed.
+    """
+    raise NotImplementedError("implemented by workers.gpu")

@@ -1,0 +1,151 @@
+"""`ActionDef`: one model call as a workflow names it: model, prompt, answer type, and what to read meanwhile."""
+
+import re
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast, overload
+
+from pydantic import Field, TypeAdapter, ValidationError
+from temporalio.workflow import ActivityConfig
+
+from wonder.actions import prompts
+from wonder.errors import DefinitionError
+from wonder.names import EMBEDDED_MODEL, gpu_queue
+from wonder.trace.capture import ThoughtCapture
+from wonder.wire import Settings
+
+T = TypeVar("T")
+
+
+class Sampling(Settings):
+    """How tokens are drawn. The default is greedy: the same prompt gives the same answer."""
+
+    max_new_tokens: int = Field(default=64, ge=1, le=32768)
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    """0 keeps the whole vocabulary."""
+    seed: int | None = None
+    """Fixes the draw of this request whatever else is in its batch; None draws afresh at each attempt."""
+    stop: list[str] = Field(default_factory=list)
+    """Generation ends when the text ends in one of these; the stop string is cut off the answer."""
+
+
+class ActionDef(Generic[T]):
+    """One model call: `act(ctx, action, …)` runs it and gives back a `T`.
+
+    Frozen once built; a mistake in the template or the output type is found here, not in a running workflow.
+    """
+
+    @overload
+    def __init__(
+        self: "ActionDef[str]",
+        *,
+        name: str,
+        prompt: str,
+        model: str = ...,
+        sampling: Sampling = ...,
+        thought_capture: ThoughtCapture = ...,
+        activity: ActivityConfig | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        output: type[T],
+        model: str = ...,
+        sampling: Sampling = ...,
+        thought_capture: ThoughtCapture = ...,
+        activity: ActivityConfig | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        prompt: str,
+        output: Any = str,
+        model: str = EMBEDDED_MODEL,
+        sampling: Sampling | None = None,
+        thought_capture: ThoughtCapture | None = None,
+        activity: ActivityConfig | None = None,
+    ) -> None:
+        """Define an action.
+
+        Args:
+            name: The node of a transition table; letters, digits and `_`, starting with a letter.
+            prompt: Template with `{variables}`; `{{` is a literal brace.
+            output: Type of the answer: a pydantic model (the model writes JSON), or str, int, float, bool, an enum
+                or a Literal (the whole text is the value).
+            model: Name or folder; decides which GPU queue runs the action.
+            sampling: How tokens are drawn; greedy by default.
+            thought_capture: What to read while generating.
+            activity: Overrides of the activity's options (timeouts, retries, queue, priority).
+
+        Raises:
+            DefinitionError: The name, the template or the output type cannot work.
+        """
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise DefinitionError(f"action name {name!r}: letters, digits and _ only, starting with a letter")
+        try:
+            adapter = TypeAdapter(output)
+            schema = adapter.json_schema()
+        except Exception as error:
+            raise DefinitionError(
+                f"action {name!r}: pydantic cannot describe the output type {output!r} ({error}): "
+                "use a pydantic model, str, int, float, bool, an enum or a Literal"
+            ) from error
+        self.name = name
+        self.prompt = prompt
+        self.output = cast(type[T], output)
+        self.model = model
+        self.sampling = sampling or Sampling()
+        self.thought_capture = thought_capture or ThoughtCapture()
+        self.activity = ActivityConfig(**(activity or {}))
+        self._adapter: TypeAdapter[T] = adapter
+        self._schema = schema
+        prompts.variables(prompt)
+
+    def __repr__(self) -> str:
+        return f"ActionDef(name={self.name!r}, model={self.model!r}, output={getattr(self.output, '__name__', self.output)!r})"
+
+    @property
+    def task_queue(self) -> str:
+        """The queue this action is sent to."""
+        return self.activity.get("task_queue") or gpu_queue(self.model)
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        return self._schema
+
+    @cached_property
+    def writes_json(self) -> bool:
+        """Whether the answer is a JSON object or array, rather than the plain text of one value."""
+        resolved = self._schema
+        if "$ref" in resolved:
+            resolved = resolved["$defs"][resolved["$ref"].rsplit("/", 1)[-1]]
+        return resolved.get("type") in ("object", "array") or "anyOf" in resolved or "oneOf" in resolved
+
+    def parse(self, value: str) -> T:
+        """The answer as a `T`.
+
+        Args:
+            value: The JSON text of the answer where `writes_json`, otherwise its plain text.
+
+        Raises:
+            ValueError: The text is not a `T`; the message lists where and why.
+        """
+        try:
+            if self.writes_json:
+                return self._adapter.validate_json(value)
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            reasons = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'the answer'}: {item['msg']}"
+                for item in error.errors()
+            )
+            raise ValueError(reasons) from None

@@ -1,0 +1,200 @@
+"""Every error of Wonder, in one tree: catch the branch that names what you can do about it.
+
+WonderError
+├── DefinitionError            your code defines something impossible: fix the definition
+│   ├── ConditionError         a condition does not parse, or cannot mean what it says
+│   ├── TableError             a transition table has a hole, an unreachable row or an unknown target
+│   └── PromptError            a prompt template is malformed, or a variable of it was not given
+├── RequestError               this request can never succeed as it stands: change it
+│   ├── PromptTooLong          prompt and answer do not fit into the model's context
+│   ├── UnknownProbe           a concept was asked for that no bundle of this model provides
+│   ├── ProbeMismatch          a probe belongs to another model, layer or width
+│   ├── SettingNotSupported    the model or the engine cannot do what was asked
+│   └── AnswerDoesNotParse     the model's text is not a value of the action's output type
+├── ModelError                 the model could not be had or could not run
+│   ├── ModelNotFound          no such name or folder
+│   ├── ModelNotUsable         found, but cannot be loaded or is not a causal language model
+│   └── OutOfMemory            the device has no room for this request (retried)
+├── WorkerMissing              nobody picked the work up in time: start a worker for that queue
+├── ArtifactError              stored bytes are not what they should be
+│   ├── ArtifactMissing        nothing is stored at that address
+│   ├── ArtifactCorrupt        the bytes do not have the promised digest
+│   └── CorruptBundle          a trained bundle is incomplete, changed, or of a refused format
+├── RoutingError               a decision cannot be taken
+│   ├── NoTrace                `decide` was called before the action ran
+│   └── LoopLimit              the run has visited one action more often than the table allows
+├── ReviewError                a reviewer's call was refused; nothing was changed
+│   ├── AlreadyDecided         somebody decided first (the message says who and when)
+│   ├── ClaimConflict          somebody else holds the item
+│   ├── DeadlinePassed         the item is closed: its deadline has passed
+│   ├── DecisionInvalid        the decision is incomplete or an edit does not fit the answer's type
+│   ├── ReviewNotFound         no such item
+│   └── ReviewTimedOut         nobody decided in time and the author chose to fail
+└── SetupError                 the surroundings are wrong: the message says what to start or install
+    ├── ServerNotReachable     no Temporal server answers at that address
+    ├── ServerNotFound         no Temporal server binary and no address
+    ├── StackError             a part of the local stack did not come up, or died
+    └── ExtraMissing           an optional dependency is not installed
+
+Messages say what was found, what was wanted and what to do; they are the whole payload, because attributes
+do not survive the journey through Temporal.
+"""
+
+from typing import ClassVar
+
+
+class WonderError(Exception):
+    """The root of the tree."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed when it is simply made again."""
+
+
+class DefinitionError(WonderError, ValueError):
+    """Something is defined that cannot work."""
+
+
+class ConditionError(DefinitionError):
+    """A condition does not parse, names something unknown, or is constant."""
+
+
+class TableError(DefinitionError):
+    """A transition table has a hole, an unreachable row or an unknown target."""
+
+
+class PromptError(DefinitionError):
+    """A prompt template is malformed, or a variable of it was not given."""
+
+
+class RequestError(WonderError):
+    """This request can never succeed as it stands."""
+
+
+class PromptTooLong(RequestError):
+    """Prompt and answer do not fit into the model's context."""
+
+
+class UnknownProbe(RequestError):
+    """No bundle of this model provides the concept."""
+
+
+class ProbeMismatch(RequestError):
+    """A probe belongs to another model, layer or width."""
+
+
+class SettingNotSupported(RequestError):
+    """The model or the engine cannot do what was asked."""
+
+
+class AnswerDoesNotParse(RequestError):
+    """The model's text is not a value of the action's output type."""
+
+
+class ModelError(WonderError):
+    """The model could not be had or could not run."""
+
+
+class ModelNotFound(ModelError):
+    """No such name or folder."""
+
+
+class ModelNotUsable(ModelError):
+    """The model was found, but cannot be loaded or is not a causal language model."""
+
+
+class OutOfMemory(ModelError):
+    """The device has no room for this request."""
+
+    retryable: ClassVar[bool] = True
+
+
+class WorkerMissing(WonderError):
+    """Nobody picked the work up in time."""
+
+
+class ArtifactError(WonderError):
+    """Stored bytes are not what they should be."""
+
+
+class ArtifactMissing(ArtifactError):
+    """Nothing is stored at that address."""
+
+
+class ArtifactCorrupt(ArtifactError):
+    """The bytes do not have the promised digest."""
+
+
+class CorruptBundle(ArtifactError):
+    """A trained bundle is incomplete, changed, or of a refused format."""
+
+
+class RoutingError(WonderError):
+    """A decision cannot be taken."""
+
+
+class NoTrace(RoutingError):
+    """`decide` was called before the action ran."""
+
+
+class LoopLimit(RoutingError):
+    """The run has visited one action more often than the table allows."""
+
+
+class ReviewError(WonderError):
+    """A reviewer's call was refused; nothing was changed."""
+
+
+class AlreadyDecided(ReviewError):
+    """Somebody decided first."""
+
+
+class ClaimConflict(ReviewError):
+    """Somebody else holds the item, or nobody does and the call needs a claim."""
+
+
+class DeadlinePassed(ReviewError):
+    """The item is closed because its deadline has passed."""
+
+
+class DecisionInvalid(ReviewError):
+    """The decision is incomplete, or an edit does not fit the answer's type."""
+
+
+class ReviewNotFound(ReviewError):
+    """No such review item."""
+
+
+class ReviewTimedOut(ReviewError):
+    """Nobody decided in time, and the author of the workflow chose to fail then."""
+
+
+class SetupError(WonderError):
+    """The surroundings are wrong."""
+
+
+class ServerNotReachable(SetupError):
+    """No Temporal server answers at the address."""
+
+
+class ServerNotFound(SetupError):
+    """There is neither an address nor a Temporal server binary."""
+
+
+class StackError(SetupError):
+    """A part of the local stack did not come up, or died."""
+
+
+class ExtraMissing(SetupError):
+    """An optional dependency is not installed."""
+
+
+def _subclasses(root: type[WonderError]) -> dict[str, type[WonderError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _subclasses(child)
+    return found
+
+
+def by_name(name: str) -> type[WonderError] | None:
+    """The class of that name, with or without the `wonder.` it carries on the wire."""
+    return _subclasses(WonderError).get(name.removeprefix("wonder."))

@@ -1,0 +1,1 @@
+"""The worker that runs workflows and CPU activities."""

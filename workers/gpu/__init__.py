@@ -1,0 +1,1 @@
+"""The worker that has a model loaded."""
