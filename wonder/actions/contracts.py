@@ -4,9 +4,9 @@ from typing import Literal
 
 from temporalio import activity
 
-from wonder.actions.definition import Sampling
 from wonder.names import THINK
 from wonder.trace.capture import ThoughtCapture
+from wonder.trace.sampling import Sampling
 from wonder.trace.schema import AgentMessage
 from wonder.wire import WireModel
 

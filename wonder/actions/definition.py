@@ -4,31 +4,16 @@ import re
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from temporalio.workflow import ActivityConfig
 
 from wonder.actions import prompts
 from wonder.errors import DefinitionError
 from wonder.names import EMBEDDED_MODEL, gpu_queue
 from wonder.trace.capture import ThoughtCapture
-from wonder.wire import Settings
+from wonder.trace.sampling import Sampling
 
 T = TypeVar("T")
-
-
-class Sampling(Settings):
-    """How tokens are drawn. The default is greedy: the same prompt gives the same answer."""
-
-    max_new_tokens: int = Field(default=64, ge=1, le=32768)
-    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
-    """0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int = Field(default=0, ge=0)
-    """0 keeps the whole vocabulary."""
-    seed: int | None = None
-    """Fixes the draw of this request whatever else is in its batch; None draws afresh at each attempt."""
-    stop: list[str] = Field(default_factory=list)
-    """Generation ends when the text ends in one of these; the stop string is cut off the answer."""
 
 
 class ActionDef(Generic[T]):
@@ -110,7 +95,8 @@ class ActionDef(Generic[T]):
         prompts.variables(prompt)
 
     def __repr__(self) -> str:
-        return f"ActionDef(name={self.name!r}, model={self.model!r}, output={getattr(self.output, '__name__', self.output)!r})"
+        answer = getattr(self.output, "__name__", self.output)
+        return f"ActionDef(name={self.name!r}, model={self.model!r}, output={answer!r})"
 
     @property
     def task_queue(self) -> str:

