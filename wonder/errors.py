@@ -14,7 +14,8 @@ WonderError
 ├── ModelError                 the model could not be had or could not run
 │   ├── ModelNotFound          no such name or folder
 │   ├── ModelNotUsable         found, but cannot be loaded or is not a causal language model
-│   └── OutOfMemory            the device has no room for this request (retried)
+│   ├── OutOfMemory            the device has no room for this request (retried)
+│   └── EngineFailed           the engine broke while it served a batch (retried)
 ├── WorkerMissing              nobody picked the work up in time: start a worker for that queue
 ├── ArtifactError              stored bytes are not what they should be
 │   ├── ArtifactMissing        nothing is stored at that address
@@ -104,6 +105,12 @@ class ModelNotUsable(ModelError):
 
 class OutOfMemory(ModelError):
     """The device has no room for this request."""
+
+    retryable: ClassVar[bool] = True
+
+
+class EngineFailed(ModelError):
+    """The engine broke while it served a batch; nothing is known against the request itself."""
 
     retryable: ClassVar[bool] = True
 

@@ -9,6 +9,9 @@ HUMAN_REVIEW: Final = "wonder.HumanReview"
 THINK: Final = "wonder.think"
 """Activity on a GPU queue: one model call with its trace."""
 
+CONTEXT_QUERY: Final = "wonder.context"
+"""Query that every workflow answers which has called `act`: its `Context` as JSON."""
+
 PLUGIN: Final = "wonder.WonderPlugin"
 
 WORKFLOW_QUEUE: Final = "wonder"

@@ -1,0 +1,132 @@
+"""`act`: run an action from inside a workflow."""
+
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType
+from temporalio.workflow import ActivityConfig
+
+from wonder.actions import prompts
+from wonder.actions.contracts import ThinkRequest, think
+from wonder.actions.definition import ActionDef
+from wonder.actions.overview import details
+from wonder.errors import AnswerDoesNotParse, WonderError, WorkerMissing, by_name
+from wonder.names import CONTEXT_QUERY
+from wonder.routing.context import Context
+from wonder.trace.schema import AgentMessage, ThoughtTrace
+from wonder.trace.spans import json_document
+
+T = TypeVar("T")
+
+DEFAULT_OPTIONS = ActivityConfig(
+    schedule_to_start_timeout=timedelta(minutes=5),
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=60),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=10
+    ),
+)
+"""Overridden by an action's `activity`. A model whose queue nobody polls fails the action after five minutes;
+anything a worker says can never succeed is not retried."""
+
+
+_DETAILS = "### What the model was thinking"
+
+
+async def act(ctx: Context, action: ActionDef[T], /, **variables: object) -> T:
+    """Ask the model, and keep what was read from it.
+
+    The trace is appended to `ctx.thought_traces` and the parsed answer to `ctx.outputs`, also when the answer does
+    not parse (its confidence is unknown then).
+
+    Args:
+        ctx: The run's memory.
+        action: What to ask.
+        variables: The variables of the action's prompt template.
+
+    Returns:
+        The answer, as the action's output type.
+
+    Raises:
+        PromptError: A variable of the template is missing, or one too many was given.
+        WorkerMissing: No worker of the model's queue took the request in time.
+        AnswerDoesNotParse: The model's text is not a value of the output type.
+        RequestError: The worker says that the request can never succeed (prompt too long, unknown probe …).
+    """
+    request = ThinkRequest(
+        action=action.name,
+        model=action.model,
+        prompt=prompts.render(action.prompt, variables),
+        sampling=action.sampling,
+        capture=action.thought_capture,
+        answer_format="json" if action.writes_json else "text",
+    )
+    show(ctx)
+    options = ActivityConfig(**{**DEFAULT_OPTIONS, "task_queue": action.task_queue, **action.activity})
+    options.setdefault("summary", f"{action.name} · {action.model}")
+    try:
+        message = await workflow.execute_activity(think, request, **options)
+    except ActivityError as error:
+        if (reason := _translate(error, action, options)) is not None:
+            raise reason from error
+        raise
+    try:
+        return _receive(ctx, action, message)
+    finally:
+        show(ctx)
+
+
+def show(ctx: Context) -> None:
+    """Let people look at this run: `ctx` as the query `wonder.context`, and as a table in the Temporal UI.
+
+    `act` calls it; details that the workflow's author has set are left alone.
+    """
+    workflow.set_query_handler(CONTEXT_QUERY, lambda: ctx.model_dump(mode="json"))
+    if (workflow.get_current_details() or _DETAILS).startswith(_DETAILS):
+        workflow.set_current_details(_DETAILS + "\n" + details(ctx))
+
+
+def _receive(ctx: Context, action: ActionDef[T], message: AgentMessage) -> T:
+    """File the trace and parse the answer."""
+    trace = message.thought_trace or ThoughtTrace(
+        action=action.name, model=action.model, confidence_reason="the worker sent no trace"
+    )
+    try:
+        answer = action.parse(json_document(message.text) if action.writes_json else message.text.strip())
+    except ValueError as error:
+        said = message.text if len(message.text) <= 200 else message.text[:200] + "…"
+        reason = f"the answer does not parse: {error}"
+        ctx.outputs.pop(action.name, None)
+        ctx.thought_traces.append(
+            trace.model_copy(
+                update={"overall_confidence": None, "confidence_status": "unknown", "confidence_reason": reason}
+            )
+        )
+        expected = getattr(action.output, "__name__", str(action.output))
+        raise AnswerDoesNotParse(
+            f"action {action.name!r}: the model wrote {said!r}, which is not a {expected} ({error}): "
+            "catch AnswerDoesNotParse and send the run to a person, or change the prompt"
+        ) from None
+    ctx.thought_traces.append(trace)
+    ctx.outputs[action.name] = answer
+    if trace.compressed_state is not None:
+        ctx.prior_thought_state = trace.compressed_state
+    return answer
+
+
+def _translate(error: ActivityError, action: ActionDef[T], options: ActivityConfig) -> WonderError | None:
+    """The failure of the activity as one of our own errors, or None where it is not ours."""
+    cause = error.cause
+    if isinstance(cause, TimeoutError) and cause.type == TimeoutType.SCHEDULE_TO_START:
+        waited = options.get("schedule_to_start_timeout")
+        seconds = f"{waited.total_seconds():g} s" if waited else "the allowed time"
+        return WorkerMissing(
+            f"action {action.name!r}: no worker took it from the queue {options.get('task_queue')!r} within {seconds}: "
+            f"start one with `wonder-gpu-worker --model {action.model}`, or allow more time with "
+            "ActionDef(activity={'schedule_to_start_timeout': …})"
+        )
+    if isinstance(cause, ApplicationError) and cause.type and (kind := by_name(cause.type)) is not None:
+        return kind(cause.message)
+    return None

@@ -1,0 +1,88 @@
+"""`WonderPlugin`: the only set-up step of a user's own client."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import pydantic
+from temporalio.plugin import SimplePlugin
+
+from wonder.converter import compose
+from wonder.errors import DefinitionError, WonderError
+from wonder.names import EMBEDDED_MODEL, PLUGIN
+from wonder.review.workflow import HumanReview
+from wonder.sandbox import pass_through
+from wonder.serving.activity import Thinking
+from wonder.serving.batcher import Batcher, Engine
+
+Role = Literal["workflow", "gpu", "cpu", "train"]
+ROLES: frozenset[Role] = frozenset({"workflow", "gpu", "cpu", "train"})
+
+
+class WonderPlugin(SimplePlugin):
+    """Teaches a Temporal client, and every worker built from it, Wonder's types.
+
+    Always: the pydantic converter (a bad input ends the workflow with a sentence), the sandbox's pass-through, and
+    Wonder's errors as workflow failures. Workflows and activities are registered for the roles that are named, and
+    for no others, so that a worker never polls for work it was not meant to do:
+
+    * `workflow`: `wonder.HumanReview`;
+    * `gpu`: `wonder.think`, served by the engine that `engine` builds;
+    * `cpu`, `train`: nothing yet.
+
+    Put it on `Client.connect(plugins=[WonderPlugin()])`, not on the worker as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        roles: Sequence[Role] = (),
+        engine: Callable[[], Engine] | None = None,
+        model: str = EMBEDDED_MODEL,
+        max_batch: int = 8,
+    ) -> None:
+        """Choose what workers of this client serve.
+
+        Args:
+            roles: What to register; nothing by default.
+            engine: Builds the engine; called once, when a worker with the role `gpu` starts.
+            model: Name of the engine's model (the one its queue is named after).
+            max_batch: How many requests share a forward pass at most.
+
+        Raises:
+            DefinitionError: An unknown role, or the role `gpu` without an engine.
+        """
+        if unknown := sorted(set(roles) - ROLES):
+            raise DefinitionError(f"WonderPlugin has no role {', '.join(unknown)}; it has {', '.join(sorted(ROLES))}")
+        if "gpu" in roles and engine is None:
+            raise DefinitionError(
+                "WonderPlugin(roles=['gpu']) needs the engine to serve: pass engine=lambda: TraceEngine.load('…')"
+            )
+        self.roles = frozenset(roles)
+        self._engine = engine
+        self._thinking = Thinking(model, max_batch=max_batch) if "gpu" in roles else None
+        super().__init__(
+            PLUGIN,
+            data_converter=compose,
+            activities=self._activities,
+            workflows=self._workflows,
+            workflow_runner=pass_through,
+            workflow_failure_exception_types=[WonderError, pydantic.ValidationError],
+            run_context=self._serve,
+        )
+
+    def _workflows(self, existing: Sequence[type] | None) -> Sequence[type]:
+        return [*(existing or ()), *((HumanReview,) if "workflow" in self.roles else ())]
+
+    def _activities(self, existing: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
+        return [*(existing or ()), *((self._thinking.think,) if self._thinking else ())]
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncIterator[None]:
+        """Keep the batcher running for as long as the worker does."""
+        if self._thinking is None or self._engine is None:
+            yield
+            return
+        async with Batcher(self._engine(), max_batch=self._thinking.max_batch) as batcher:
+            self._thinking.batcher = batcher
+            yield
