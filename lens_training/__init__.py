@@ -1,0 +1,1 @@
+"""Training of what Wonder ships and learns; never imported by a workflow."""

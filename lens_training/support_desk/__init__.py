@@ -1,0 +1,1 @@
+"""Trains the embedded model on the support-desk world, measures it and writes its card."""

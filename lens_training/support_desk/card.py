@@ -1,0 +1,167 @@
+"""Writes the model card: every number in it comes from the measured report."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from lens_training.support_desk.measure import REVIEW_BELOW, Figures
+from lens_training.support_desk.probe import ProbeReport
+from lens_training.support_desk.train import Recipe
+from wonder.embedded.phrases import CATALOGUE
+from wonder.embedded.world import TEAMS
+from wonder.probes.manifest import ProbeMetrics
+
+METRICS_FILE: Final = "metrics.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+
+
+class ProbeFigures(BaseModel, frozen=True):
+    """Figures of the shipped `legal_risk` probe on held-out tickets."""
+
+    id: str
+    hook_point: str
+    method: str
+    calibration: str
+    metrics: ProbeMetrics
+    shuffled_label_auroc: float
+    decoy_auroc: float
+    precision_at_080: float
+    recall_at_080: float
+    decoys_over_080: float
+
+
+class Report(BaseModel, frozen=True):
+    """What `metrics.json` holds."""
+
+    fingerprint: str
+    parameters: int
+    files_bytes: int
+    """Weights and tokenizer together."""
+    recipe: dict[str, float]
+    training_s: float
+    training_threads: int
+    evaluation_seed: int
+    figures: Figures
+    probe: ProbeFigures
+
+
+def probe_figures(report: ProbeReport) -> ProbeFigures:
+    """Return the part of a probe report that is written down."""
+    manifest = report.bundle.manifest
+    point = manifest.hook_point
+    return ProbeFigures(
+        id=report.bundle.id,
+        hook_point=f"{point.site} of layer {point.layer}, {point.aggregation}",
+        method=manifest.method,
+        calibration=manifest.calibration.kind,
+        metrics=manifest.metrics,
+        shuffled_label_auroc=manifest.shuffled_label_auroc,
+        decoy_auroc=report.decoy_auroc,
+        precision_at_080=report.precision_at_080,
+        recall_at_080=report.recall_at_080,
+        decoys_over_080=report.decoys_over_080,
+    )
+
+
+def recipe_figures(recipe: Recipe) -> dict[str, float]:
+    """Return the recipe as plain numbers."""
+    return asdict(recipe)
+
+
+def write_card(folder: Path, report: Report) -> None:
+    """Write `metrics.json` and `MODEL_CARD.md` into the model's folder."""
+    (folder / METRICS_FILE).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(card(report), encoding="utf-8")
+
+
+def card(report: Report) -> str:
+    """Return the card as Markdown."""
+    figures, probe, recipe = report.figures, report.probe, report.recipe
+    kinds = "\n".join(
+        f"| {kind} | {row.tickets} | {row.accuracy:.3f} | {row.bayes_accuracy:.3f} | {row.mean_abs_error:.3f} | "
+        f"{row.kl_nats:.3f} | {' / '.join(f'{value:.2f}' for value in row.confidence_quantiles.values())} |"
+        for kind, row in figures.kinds.items()
+    )
+    bins = "\n".join(f"| {row.confidence:.2f} | {row.accuracy:.2f} | {row.tickets} |" for row in figures.reliability)
+    scores = "\n".join(
+        f"| {name} | {value.value:.3f} | {value.low:.3f} to {value.high:.3f} |"
+        for name, value in (
+            ("AUROC", probe.metrics.auroc),
+            ("average precision", probe.metrics.average_precision),
+            ("TPR at 1 % FPR", probe.metrics.tpr_at_1pct_fpr),
+        )
+    )
+    return f"""# support-desk
+
+A Llama of {report.parameters:,} parameters, trained from scratch on generated support tickets. It answers
+`Ticket: <text>\\nTriage:` with ` {{"team": "billing", "urgency": "normal"}}`. It ships with Wonder so that
+confidence, probes and routing can be tried, and checked against a known truth, without any download. It knows nothing
+but this world and is no use for real tickets.
+
+## The world
+
+`wonder/embedded/world.py` draws tickets for the teams {", ".join(TEAMS)}. The probability of each team given the text
+is known. Kinds: *clear* (one team), *ambiguous* (two or three teams, fixed shares), *legal* (a clear ticket that
+carries legal risk, which makes it urgent), *unseen* (about a made-up product: any team, equally likely) and
+*off_topic* (no ticket at all: any team, equally likely). {sum(map(len, CATALOGUE.values()))} named services belong
+to one team each, and nothing but training tells which. Training and held-out texts are told apart by hash; made-up
+names and off-topic topics of the held-out split never occur in training. Sentence templates are shared by both.
+
+## Training
+
+`python -m lens_training.support_desk` (seed {recipe["seed"]:g}): {recipe["steps"]:g} steps of
+{recipe["batch"]:g} tickets drawn afresh, so that no label is seen twice; {recipe["layers"]:g} layers,
+d_model {recipe["hidden"]:g}, vocabulary {recipe["vocabulary"]:g} (byte-level BPE). {report.training_s:.0f} s on
+{report.training_threads} CPU threads. Weights are stored in bfloat16 and load as float32; weights and tokenizer take {report.files_bytes / 1e6:.1f} MB.
+Fingerprint `{report.fingerprint[:12]}`. The tokenizer puts BOS before every prompt and pads on the left.
+
+## Measured on {figures.tickets} held-out tickets (seed {report.evaluation_seed})
+
+An answer is right when both fields are. *Confidence* is the product over both fields of the probability of the value's
+token; it is not calibrated afterwards.
+
+| figure | value |
+|---|---|
+| accuracy, greedy | {figures.accuracy:.3f} |
+| accuracy of the best possible answer | {figures.bayes_accuracy:.3f} |
+| answers that are exactly the JSON asked for | {figures.well_formed:.4f} |
+| mean absolute error of a team's probability | {figures.mean_abs_error:.4f} |
+| KL(posterior ‖ model), nats | {figures.kl_nats:.4f} |
+| ECE of the confidence (15 bins of equal count) | {figures.ece:.4f} |
+| Brier score of the confidence | {figures.brier:.4f} |
+| AUROC of confidence against correctness | {figures.auroc:.3f} |
+| errors caught at confidence < {REVIEW_BELOW} | {figures.errors_caught:.3f} |
+| answers reviewed at confidence < {REVIEW_BELOW} | {figures.reviewed:.3f} |
+| error rate among the others | {figures.risk_unreviewed:.4f} |
+
+| kind | tickets | accuracy | best possible | mean abs. error | KL, nats | confidence at 5 / 25 / 50 / 75 / 95 % |
+|---|---|---|---|---|---|---|
+{kinds}
+
+| mean confidence in the bin | accuracy | tickets |
+|---|---|---|
+{bins}
+
+## The probe `legal_risk`
+
+`{probe.id}` reads {probe.hook_point}; {probe.method}, {probe.calibration} calibration fitted out of fold.
+
+| figure | value | 95 % interval |
+|---|---|---|
+{scores}
+
+Against decoys alone (they sound legal and are not) its AUROC is {probe.decoy_auroc:.3f}; fitted to shuffled labels it is
+{probe.shuffled_label_auroc:.3f}. At a calibrated probability above 0.8 it has precision {probe.precision_at_080:.3f} and
+recall {probe.recall_at_080:.3f}, and fires on {probe.decoys_over_080:.1%} of decoys.
+
+## Limits
+
+* The language is a few hundred English sentence templates with slots, typos and lower case. Text from anywhere
+  else is out of distribution: confidence on held-out off-topic topics is measured above, on other text it is not.
+* A text that mixes ticket sentences with foreign ones was never trained on, nor were texts of over sixty words.
+* Legal sentences and decoys are the same templates in both splits: the probe's figures say that the concept can be
+  read from the states, not that it generalises to new ways of threatening.
+* Urgency is a function of the text; an off-topic text counts as low.
+"""

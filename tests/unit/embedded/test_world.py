@@ -1,0 +1,114 @@
+"""The support-desk world: its posterior is true, its splits are apart, and legal risk matters."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from wonder.embedded.offtopic import HELD_OUT_TOPICS, TRAIN_TOPICS
+from wonder.embedded.world import (
+    DEFAULT_MIX,
+    KINDS,
+    MAX_WORDS,
+    TEAMS,
+    Triage,
+    answer,
+    bayes_accuracy,
+    prompt,
+    split_of,
+    tickets,
+)
+
+TRAIN = tickets(6000, seed=3, split="train")
+HELD_OUT = tickets(3000, seed=3, split="held_out")
+
+
+def test_every_posterior_sums_to_one() -> None:
+    for ticket in TRAIN:
+        assert list(ticket.posterior) == list(TEAMS)
+        assert sum(ticket.posterior.values()) == pytest.approx(1)
+
+
+def test_the_same_seed_gives_the_same_tickets() -> None:
+    assert tickets(50, seed=8, split="train") == tickets(50, seed=8, split="train")
+    assert tickets(50, seed=8, split="train") == tickets(80, seed=8, split="train")[:50]
+    assert tickets(50, seed=8, split="train") != tickets(50, seed=9, split="train")
+
+
+def test_no_text_is_in_both_splits() -> None:
+    assert {split_of(ticket.text) for ticket in TRAIN} == {"train"}
+    assert {split_of(ticket.text) for ticket in HELD_OUT} == {"held_out"}
+    assert not {ticket.text for ticket in TRAIN} & {ticket.text for ticket in HELD_OUT}
+
+
+def test_no_off_topic_sentence_is_in_both_splits() -> None:
+    assert not set(TRAIN_TOPICS) & set(HELD_OUT_TOPICS)
+    train = {sentence for topic in TRAIN_TOPICS.values() for sentence in topic}
+    assert not train & {sentence for topic in HELD_OUT_TOPICS.values() for sentence in topic}
+
+
+def test_labels_are_drawn_from_the_posterior() -> None:
+    drawn = tickets(12_000, seed=5, split="train", mix={"ambiguous": 1.0})
+    for share in (0.85, 0.75, 0.6, 0.5, 1 / 3):
+        part = [ticket for ticket in drawn if max(ticket.posterior.values()) == pytest.approx(share)]
+        hits = sum(ticket.team == max(ticket.posterior, key=ticket.posterior.__getitem__) for ticket in part)
+        assert len(part) > 500
+        assert hits / len(part) == pytest.approx(share, abs=4 * (share * (1 - share) / len(part)) ** 0.5)
+
+
+def test_the_team_of_an_unseen_product_or_of_no_ticket_is_anybodys_guess() -> None:
+    for ticket in TRAIN:
+        if ticket.kind in ("unseen", "off_topic"):
+            assert set(ticket.posterior.values()) == {1 / len(TEAMS)}
+    teams = Counter(ticket.team for ticket in tickets(3000, seed=6, split="train", mix={"unseen": 1.0}))
+    assert all(400 < teams[team] < 600 for team in TEAMS)
+
+
+def test_kinds_come_in_the_asked_for_shares() -> None:
+    counts = Counter(ticket.kind for ticket in TRAIN)
+    for kind in KINDS:
+        assert counts[kind] / len(TRAIN) == pytest.approx(DEFAULT_MIX[kind], abs=0.025)
+
+
+def test_legal_risk_makes_a_ticket_urgent_and_is_not_the_only_thing_that_does() -> None:
+    legal = [ticket for ticket in TRAIN if ticket.legal_risk]
+    assert {ticket.kind for ticket in legal} == {"legal"}
+    assert {ticket.urgency for ticket in legal} == {"high"}
+    other = [ticket.urgency for ticket in TRAIN if not ticket.legal_risk]
+    assert other.count("high") > len(legal)
+    assert other.count("high") < len(other) / 3
+
+
+def test_decoys_sound_legal_and_carry_no_risk() -> None:
+    decoys = [ticket for ticket in HELD_OUT if ticket.decoy]
+    assert len(decoys) > 150
+    assert not any(ticket.legal_risk for ticket in decoys)
+    words = ("lawyer", "court", "legal", "solicitor", "attorney", "terms")
+    assert sum(any(word in ticket.text.lower() for word in words) for ticket in decoys) > len(decoys) / 3
+
+
+def test_every_ticket_is_short_and_has_no_open_slot() -> None:
+    for ticket in TRAIN:
+        assert 0 < len(ticket.text.split()) <= MAX_WORDS
+        assert "{" not in ticket.text or ticket.kind == "off_topic"
+
+
+def test_the_answer_is_the_exact_json_that_triage_reads() -> None:
+    ticket = TRAIN[0]
+    assert answer(ticket) == f' {{"team": "{ticket.team}", "urgency": "{ticket.urgency}"}}'
+    assert Triage.model_validate_json(answer(ticket)) == Triage(team=ticket.team, urgency=ticket.urgency)
+    assert prompt("Hello.") == "Ticket: Hello.\nTriage:"
+
+
+def test_nobody_can_expect_more_than_the_bayes_accuracy() -> None:
+    assert bayes_accuracy([ticket for ticket in TRAIN if ticket.kind == "clear"]) == 1
+    assert bayes_accuracy([ticket for ticket in TRAIN if ticket.kind == "unseen"]) == pytest.approx(1 / len(TEAMS))
+
+
+def test_the_module_prints_tickets_as_json_lines() -> None:
+    command = [sys.executable, "-m", "wonder.embedded.world", "--n", "3", "--seed", "7"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    keys = {"id", "text", "kind", "team", "urgency", "legal_risk", "posterior"}
+    assert [set(json.loads(line)) for line in lines] == [keys] * 3

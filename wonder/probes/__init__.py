@@ -1,0 +1,1 @@
+"""Concept probes: immutable bundles that read a named concept from a hidden state."""
