@@ -1,0 +1,1 @@
+"""Human review: one durable workflow per item that waits for a person."""

@@ -1,0 +1,217 @@
+"""`human_review`: ask a person from inside a workflow, and get a typed answer back."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
+
+from wonder.errors import DefinitionError, ReviewTimedOut
+from wonder.names import review_id
+from wonder.review.summary import summarize
+from wonder.review.types import (
+    DEFAULT_LEASE_S,
+    PROMPT_LIMIT,
+    SUMMARY_MEMO,
+    OnTimeout,
+    Origin,
+    ReviewOutcome,
+    ReviewRequest,
+    ReviewState,
+    ReviewSummary,
+    Verdict,
+)
+from wonder.review.workflow import HumanReview
+from wonder.routing.context import Context
+from wonder.routing.decision import RouteDecision
+
+T = TypeVar("T")
+
+COUNTS = "_reviews"
+"""Field of `ctx.state` (and of the workflow object) that counts the reviews of each step."""
+SUMMARY_LIMIT_BYTES = 200
+"""Temporal's limit for a workflow's one-line summary."""
+
+
+@dataclass(frozen=True)
+class Reviewed(Generic[T]):
+    """What came of a review."""
+
+    value: T
+    """The answer that counts: the corrected one after `edit`, else the one that was asked about (also after
+    `reject`: look at `verdict` before using it)."""
+    verdict: Verdict
+    reviewer: str
+    """Empty when nobody decided in time."""
+    comment: str
+    timed_out: bool
+    """Nobody decided in time, and `verdict` is what `on_timeout` says."""
+    review_id: str
+    """Workflow id of the review."""
+
+
+async def human_review(
+    ctx: Context,
+    answer: T,
+    *,
+    sla: timedelta,
+    on_timeout: OnTimeout = "fail",
+    queue: str = "default",
+    title: str = "",
+    why: str = "",
+    prompt: str = "",
+    step: str | None = None,
+    output: type[T] | None = None,
+    allowed: Sequence[Verdict] = ("approve", "edit", "reject"),
+    reviewers: Sequence[str] = (),
+    lease: timedelta = timedelta(seconds=DEFAULT_LEASE_S),
+    search_attributes: bool = False,
+) -> Reviewed[T]:
+    """Let a person look at an answer, and wait for what they say.
+
+    The item shows the latest trace of the step and the routing decision that followed it. If the workflow is
+    cancelled or ends meanwhile, the item is withdrawn. An edit that fits the JSON schema but that the type itself
+    refuses is put to the reviewers again, within the same deadline.
+
+    Args:
+        ctx: The run's memory.
+        answer: What to ask about; its type is the type of the result.
+        sla: How long people have.
+        on_timeout: What happens then: `fail` raises `ReviewTimedOut`; `approve` and `reject` return that verdict
+            with `timed_out=True`.
+        queue: Where reviewers look for it.
+        title: One line for the list; made from the step and the answer by default.
+        why: Why a person is asked; the routing decision's explanation by default.
+        prompt: What the model was asked, for the reviewer to read.
+        step: The action that gave the answer; by default the one that was routed last, else the one that ran last.
+        output: The answer's type where `type(answer)` does not tell it (a Literal, a list of models, None).
+        allowed: The verdicts on offer.
+        reviewers: Who may handle it; everybody by default.
+        lease: How long a claim lasts.
+        search_attributes: Set Wonder's search attributes; they must be registered in the namespace.
+
+    Returns:
+        The verdict and the answer that counts, typed like `answer`.
+
+    Raises:
+        ReviewTimedOut: Nobody decided in time, and `on_timeout` is `fail`.
+        DefinitionError: The answer's type has no JSON schema.
+    """
+    step = step or _latest_step(ctx)
+    adapter, schema = _adapter(answer, output)
+    value: JsonValue = adapter.dump_python(answer, mode="json", by_alias=True, warnings=False)
+    if answer is None and output is not None:
+        allowed = [verdict for verdict in allowed if verdict != "approve"]  # there is nothing to approve
+    decision = _decision_after(ctx, step)
+    due_at = workflow.now() + sla
+    while True:
+        request = ReviewRequest(
+            title=_cut(title or f"{step}: {json.dumps(value, ensure_ascii=False)}", 120),
+            queue=queue,
+            answer=value,
+            answer_schema=schema,
+            allowed=list(allowed),
+            reviewers=list(reviewers),
+            prompt=_cut(prompt, PROMPT_LIMIT),
+            trace=ctx.trace(step) or (ctx.thought_traces[-1] if ctx.thought_traces else None),
+            decision=decision,
+            why=_cut(why, 500),
+            sla_s=max((due_at - workflow.now()).total_seconds(), 1.0),
+            on_timeout=on_timeout,
+            lease_s=lease.total_seconds(),
+            search_attributes=search_attributes,
+        )
+        id, outcome = await _ask(ctx, step, request)
+        if outcome.verdict != "edit":
+            final = answer
+        else:
+            try:
+                final = adapter.validate_json(json.dumps(outcome.value))
+            except ValidationError as error:
+                said = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the answer'}: {p['msg']}" for p in error.errors())
+                why = f"{outcome.reviewer}'s edit {_cut(json.dumps(outcome.value), 200)} is refused by the type: {said}"
+                continue
+        return Reviewed(final, outcome.verdict, outcome.reviewer, outcome.comment, outcome.timed_out, id)
+
+
+async def _ask(ctx: Context, step: str, request: ReviewRequest) -> tuple[str, ReviewOutcome]:
+    """Run the review as a child, under the next free number."""
+    info = workflow.info()
+    while True:
+        n = _next_number(ctx, step)
+        id = review_id(info.workflow_id, step, n)
+        origin = Origin(
+            workflow_id=info.workflow_id, run_id=info.run_id, workflow_type=info.workflow_type, step=step, n=n
+        )
+        request = request.model_copy(update={"origin": origin})
+        try:
+            outcome = await workflow.execute_child_workflow(
+                HumanReview.run,
+                request,
+                id=id,
+                memo={SUMMARY_MEMO: _opening(id, request)},
+                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+                static_summary=_cut_bytes(f"review · {request.title}", SUMMARY_LIMIT_BYTES),
+            )
+        except WorkflowAlreadyStartedError:
+            continue  # an earlier run of this workflow id left a review open: take the next number
+        except ChildWorkflowError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type == ReviewTimedOut.__name__:
+                raise ReviewTimedOut(error.cause.message) from error
+            raise
+        return id, outcome
+
+
+def _opening(id: str, request: ReviewRequest) -> ReviewSummary:
+    """The item's row before its own workflow runs, so that a list shows it even when no worker does."""
+    now = workflow.now()
+    due_at = now + timedelta(seconds=request.sla_s)
+    return summarize(request, ReviewState(id=id, status="open", opened_at=now, due_at=due_at, version=1))
+
+
+def _next_number(ctx: Context, step: str) -> int:
+    """The next number of a step.
+
+    Counted in the context, which survives continue-as-new, and in the workflow object, which all contexts share.
+    """
+    kept: dict[str, int] = ctx.state.setdefault(COUNTS, {})
+    shared: dict[str, int] = getattr(workflow.instance(), "__dict__", {}).setdefault(COUNTS, {})
+    n = max(kept.get(step, 0), shared.get(step, 0)) + 1
+    kept[step] = shared[step] = n
+    return n
+
+
+def _latest_step(ctx: Context) -> str:
+    if ctx.decisions:
+        return ctx.decisions[-1].after
+    return ctx.thought_traces[-1].action if ctx.thought_traces else "review"
+
+
+def _decision_after(ctx: Context, step: str) -> RouteDecision | None:
+    return next((decision for decision in reversed(ctx.decisions) if decision.after == step), None)
+
+
+def _adapter(answer: T, output: type[T] | None) -> tuple[TypeAdapter[T], dict[str, Any]]:
+    """How to read and write the answer, and its JSON schema."""
+    if output is None and answer is None:
+        return TypeAdapter(Any), {}
+    try:
+        adapter: TypeAdapter[T] = TypeAdapter(output or type(answer))
+        return adapter, adapter.json_schema()
+    except Exception as error:
+        raise DefinitionError(
+            f"a {type(answer).__name__} cannot be reviewed: pydantic cannot describe it as JSON ({error}): "
+            "pass a pydantic model, str, int, float, bool, an enum, a list or a dict"
+        ) from error
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cut_bytes(text: str, limit: int) -> str:
+    return text.encode()[:limit].decode(errors="ignore")
