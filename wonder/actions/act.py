@@ -16,7 +16,7 @@ from wonder.errors import AnswerDoesNotParse, WonderError, WorkerMissing, by_nam
 from wonder.names import CONTEXT_QUERY
 from wonder.routing.context import Context
 from wonder.trace.schema import AgentMessage, ThoughtTrace
-from wonder.trace.spans import json_document
+from wonder.trace.spans import value_spans
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def _receive(ctx: Context, action: ActionDef[T], message: AgentMessage) -> T:
         action=action.name, model=action.model, confidence_reason="the worker sent no trace"
     )
     try:
-        answer = action.parse(json_document(message.text) if action.writes_json else message.text.strip())
+        answer = action.parse(_document(message.text, json=action.writes_json))
     except ValueError as error:
         said = message.text if len(message.text) <= 200 else message.text[:200] + "…"
         reason = f"the answer does not parse: {error}"
@@ -114,6 +114,18 @@ def _receive(ctx: Context, action: ActionDef[T], message: AgentMessage) -> T:
     if trace.compressed_state is not None:
         ctx.prior_thought_state = trace.compressed_state
     return answer
+
+
+def _document(text: str, *, json: bool) -> str:
+    """The part of a model's text that is its answer.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = value_spans(text, "json" if json else "text")
+    if found.document is None:
+        raise ValueError(found.reason)
+    return text[found.document.start : found.document.stop]
 
 
 def _translate(error: ActivityError, action: ActionDef[T], options: ActivityConfig) -> WonderError | None:

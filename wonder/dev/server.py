@@ -14,23 +14,30 @@ from wonder.names import SEARCH_ATTRIBUTES
 CLI_VARIABLE = "WONDER_TEMPORAL_CLI"
 
 
-async def find_binary(cache: Path) -> Path:
-    """The Temporal CLI: `WONDER_TEMPORAL_CLI`, else `temporal` on PATH or beside this Python, else downloaded.
-
-    Args:
-        cache: Folder in which a download is kept.
+def installed() -> Path | None:
+    """The Temporal CLI on this machine: `WONDER_TEMPORAL_CLI`, else `temporal` on PATH or beside this Python.
 
     Raises:
-        ServerNotFound: None of the three; the message says what to do.
+        ServerNotFound: The variable names something that cannot be run.
     """
     if named := os.environ.get(CLI_VARIABLE):
         if found := shutil.which(named):
             return Path(found)
         raise ServerNotFound(f"{CLI_VARIABLE} names {named!r}, which is not an executable: correct or unset it")
-    beside = str(Path(sys.executable).parent)
-    if found := shutil.which("temporal") or shutil.which("temporal", path=beside):
-        return Path(found)
-    return await _download(cache)
+    found = shutil.which("temporal") or shutil.which("temporal", path=str(Path(sys.executable).parent))
+    return Path(found) if found else None
+
+
+async def find_binary(cache: Path) -> Path:
+    """The installed Temporal CLI, else the SDK's download.
+
+    Args:
+        cache: Folder in which a download is kept.
+
+    Raises:
+        ServerNotFound: There is none; the message says what to do.
+    """
+    return installed() or await _download(cache)
 
 
 async def _download(cache: Path) -> Path:

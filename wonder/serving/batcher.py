@@ -34,8 +34,15 @@ class Batcher:
     already in a batch is answered into the void, and disturbs nobody.
     """
 
-    def __init__(self, engine: Engine, *, max_batch: int = 8, max_wait_s: float = 0.005) -> None:
-        """Args are bounds: a batch closes when it is full, or `max_wait_s` after its first request came."""
+    def __init__(self, engine: Engine, *, max_batch: int = 8, max_wait_s: float = 0.0) -> None:
+        """Set the bounds of a batch.
+
+        Args:
+            engine: What answers.
+            max_batch: Requests that share a batch at most.
+            max_wait_s: How long an idle engine waits for company after the first request. Zero is right for most:
+                the next batch gathers while one runs, and a lone request is not held up.
+        """
         self.engine = engine
         self.max_batch = max_batch
         self.max_wait_s = max_wait_s

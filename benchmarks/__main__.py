@@ -1,0 +1,35 @@
+"""`make bench`: every benchmark in turn, then one table of all rows, unmet ones first."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks._results import RESULTS, table
+
+HERE = Path(__file__).parent
+
+
+def main(argv: list[str]) -> int:
+    """Run them all as processes of their own, so that none disturbs another."""
+    quick = "--quick" in argv
+    rows, failed = [], []
+    for script in sorted(HERE.glob("[a-z]*.py")):
+        command = [sys.executable, "-m", f"benchmarks.{script.stem}", "--json", *(["--quick"] if quick else [])]
+        print(f"running {script.stem} …", file=sys.stderr, flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=False)
+        if done.returncode != 0:
+            failed.append(script.stem)
+            continue
+        result = json.loads(done.stdout[done.stdout.index("{") :])
+        rows += result["rows"]
+    print(table(rows))
+    if not quick:
+        print(f"\nwritten to {RESULTS.relative_to(HERE.parent)}/")
+    if failed:
+        print(f"did not run to the end: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Runnable examples; `wonder dev` in the repository's root hosts their workflows."""

@@ -1,0 +1,1 @@
+"""The smallest workflow that looks at what the model was thinking."""

@@ -1,0 +1,140 @@
+"""The demo: many tickets through a local stack; then what was decided by whom, how rightly, and what still waits."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from temporalio.client import Client
+from tqdm import tqdm
+
+from examples.ticket_triage.report import Case, follow, report
+from examples.ticket_triage.workflow import Ticket, TicketTriage
+from wonder import entry
+from wonder.dev.stack import Stack
+from wonder.errors import RequestError, ReviewError
+from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE
+
+HERE = Path(__file__).parent
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m examples.ticket_triage", description=__doc__)
+    parser.add_argument("--tickets", type=Path, default=HERE / "tickets.jsonl", help="a JSON object with `text` a line")
+    parser.add_argument("--folder", type=Path, default=Path(".wonder"))
+    parser.add_argument("--port", type=int, default=7233)
+    parser.add_argument("--model", default=EMBEDDED_MODEL)
+    parser.add_argument("--stay", action=argparse.BooleanOptionalAction, help="stay up afterwards; asked on a terminal")
+    return parser.parse_args(argv)
+
+
+def read_cases(path: Path, run: str) -> list[Case]:
+    """The tickets of a file; a ticket's `team`, where it has one, is the truth that it is judged by.
+
+    Raises:
+        RequestError: No such file, a line that is no JSON object, or one without a text.
+    """
+    if not path.exists():
+        raise RequestError(f"there is no file {path}: give a JSON Lines file, one {{'text': …}} a line")
+    cases = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            ticket = Ticket.model_validate({"id": str(number), **found})
+        except ValueError as error:
+            raise RequestError(f'{path}, line {number} is not a ticket ({error}): write {{"text": "…"}}') from None
+        cases.append(Case(f"{run}-{number:03d}", ticket, team=found.get("team"), urgency=found.get("urgency")))
+    if not cases:
+        raise RequestError(f'{path} holds no tickets: write one {{"text": "…"}} a line')
+    return cases
+
+
+async def demo(options: argparse.Namespace) -> int:
+    """Run it."""
+    started = time.monotonic()
+    cases = read_cases(options.tickets, run=f"ticket-{int(time.time())}")
+    print("starting Temporal and two workers …", flush=True)
+    stack = Stack(folder=options.folder, port=options.port, move_ports=True, model=options.model)
+    async with stack:
+        client = stack.client
+        await asyncio.gather(*(begin(client, case) for case in cases))
+        with tqdm(total=len(cases), unit="ticket", disable=None, leave=False) as bar:
+            await asyncio.gather(*(follow(client, case, bar.update) for case in cases))
+        print(report(cases))
+        await decide_two(cases, stack.address or "")
+        await asyncio.gather(*(follow(client, case, lambda _: None) for case in cases if case.decided_now))
+        for case in cases:
+            if case.decided_now and case.resolution is not None:
+                print(f"    {case.id} went on: {case.resolution.model_dump_json(exclude={'ticket', 'confidence'})}")
+        waiting = sum(case.review_id is not None and not case.decided_now for case in cases)
+        print(f"\n  {waiting} still wait for a person. Their runs are kept in {options.folder / 'temporal.db'}:")
+        print("    wonder dev                     start the stack again, and keep it up")
+        print("    wonder review ls               the queue;  wonder review next  the most urgent one")
+        print("    wonder run 'where is my parcel?'   one ticket of your own")
+        print(f"  Temporal UI while the stack is up: {stack.ui_url}")
+        print(f"  {len(cases)} tickets in {time.monotonic() - started:.0f} s")
+        await stay_up(options, stack)
+    return 0
+
+
+async def begin(client: Client, case: Case) -> None:
+    """Start the workflow of one ticket."""
+    await client.start_workflow(TicketTriage.run, case.ticket, id=case.id, task_queue=WORKFLOW_QUEUE)
+
+
+async def decide_two(cases: Sequence[Case], address: str) -> None:
+    """Decide two waiting tickets as a person would: on the command line."""
+    judged = [case for case in cases if case.review_id and case.team and case.urgency and case.answer is not None]
+    right = next((case for case in judged if case.model_is_right), None)
+    wrong = next((case for case in judged if not case.model_is_right), None)
+    print("\n  Two of them, decided on the command line:")
+    for case, verb, extra in (
+        (right, "approve", []),
+        (wrong, "edit", ["--set", f"team={wrong.team}", "--set", f"urgency={wrong.urgency}"] if wrong else []),
+    ):
+        if case is None or case.review_id is None:
+            continue
+        command = ["review", verb, case.review_id, *extra, "--as", "demo"]
+        print(f"    $ wonder {' '.join(command)}")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "wonder.cli",
+            *command,
+            "--json",
+            "--address",
+            address,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        if process.returncode != 0:
+            raise ReviewError(f"`wonder {' '.join(command)}` ended with {process.returncode}: {said.decode().strip()}")
+        case.decided_now = True
+
+
+async def stay_up(options: argparse.Namespace, stack: Stack) -> None:
+    """On a terminal, offer to keep the stack up."""
+    stay = options.stay
+    if stay is None and sys.stdin.isatty() and sys.stdout.isatty():
+        answer = await asyncio.to_thread(input, "\n  Keep the stack up, to look around and decide some? [y/N] ")
+        stay = answer.strip().lower().startswith("y")
+    if not stay:
+        return
+    print(f"  up at {stack.address}, UI {stack.ui_url}; Ctrl-C drains and stops")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    parsed = arguments(sys.argv[1:])
+    entry.run(lambda: demo(parsed))

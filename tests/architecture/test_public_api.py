@@ -1,0 +1,66 @@
+"""What people import from `wonder`; a name that appears or goes is a decision, so it is written down here."""
+
+import re
+from pathlib import Path
+
+import wonder
+
+PUBLIC = [
+    "ActionDef",
+    "AgentMessage",
+    "AnswerDoesNotParse",
+    "ArtifactRef",
+    "Context",
+    "HumanReview",
+    "ReviewTimedOut",
+    "Reviewed",
+    "RouteDecision",
+    "Sampling",
+    "ThoughtCapture",
+    "ThoughtTrace",
+    "Transition",
+    "TransitionTable",
+    "WonderError",
+    "WonderPlugin",
+    "WorkerMissing",
+    "act",
+    "human_review",
+]
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert wonder.__all__ == PUBLIC
+
+
+def test_every_public_name_is_there_and_lives_where_the_table_says() -> None:
+    for name in PUBLIC:
+        assert getattr(wonder, name).__module__ == wonder._HOME[name]
+
+
+def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
+    source = Path(wonder.__file__).read_text()
+    seen = dict(re.findall(r"^    from (\S+) import (\w+) as \w+$", source, re.MULTILINE))
+    assert sorted(re.findall(r"^    from \S+ import (\w+) as \w+$", source, re.MULTILINE)) == PUBLIC
+    assert set(seen) == set(wonder._HOME.values())
+
+
+def test_the_fixed_names_of_histories_have_not_moved() -> None:
+    from wonder import names
+
+    assert names.HUMAN_REVIEW == "wonder.HumanReview"
+    assert names.THINK == "wonder.think"
+    assert names.WORKFLOW_QUEUE == "wonder"
+    assert names.PLUGIN == "wonder.WonderPlugin"
+    assert names.CONTEXT_QUERY == "wonder.context"
+    assert names.gpu_queue("support-desk") == "wonder-gpu.support-desk"
+    assert names.gpu_queue("meta-llama/Llama-3.1-8B") == "wonder-gpu.meta-llama-llama-3.1-8b"
+    assert names.review_id("w", "classify", 1) == "review/w/classify/1"
+    assert sorted(names.SEARCH_ATTRIBUTES) == [
+        "WonderAssignee",
+        "WonderConcepts",
+        "WonderConfidence",
+        "WonderDueAt",
+        "WonderModel",
+        "WonderQueue",
+        "WonderStatus",
+    ]
