@@ -1,0 +1,1 @@
+"""The trace engine: generate with a causal language model, and read it meanwhile; no Temporal, no HTTP."""

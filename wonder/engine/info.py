@@ -1,0 +1,25 @@
+"""What an engine says about itself."""
+
+from wonder.wire import WireModel
+
+
+class EngineInfo(WireModel):
+    """A loaded model."""
+
+    model: str
+    """The name or folder it was loaded by."""
+    revision: str
+    fingerprint: str
+    dtype: str
+    device: str
+    n_layers: int
+    d_model: int
+    vocabulary: int
+    context_length: int | None
+    """Most tokens of prompt and answer together; None where the model does not say."""
+    concepts: list[str]
+    """Names for `run_concept_probes`."""
+    routers: list[str]
+    """Names of the routers in `expert_distribution`."""
+    unsupported: dict[str, str]
+    """Signal → why this model does not give it."""

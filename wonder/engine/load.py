@@ -1,0 +1,126 @@
+"""Loads a model and its tokenizer, and says in a sentence what is wrong when that fails."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from wonder.embedded import EMBEDDED, embedded_path
+from wonder.errors import ModelNotFound, ModelNotUsable, SettingNotSupported
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded; passed through to transformers."""
+
+    revision: str | None = None
+    dtype: str | torch.dtype | None = None
+    device: str | torch.device | None = None
+    device_map: str | Mapping[str, Any] | None = None
+    quantization: Any = None
+    """`"8bit"`, `"4bit"`, or a quantization config of transformers."""
+    attn_implementation: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, its tokenizer and where they came from."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    revision: str
+
+
+def load_model(name: str | Path, options: LoadOptions) -> Loaded:
+    """Load a causal language model from an embedded name, a folder, or a hub name.
+
+    Raises:
+        ModelNotFound: No such name or folder.
+        ModelNotUsable: It cannot be loaded, or is not a causal language model.
+        SettingNotSupported: An unknown dtype or quantization.
+    """
+    source = _source(name)
+    revision = {"revision": options.revision} if options.revision else {}
+    try:
+        config = AutoConfig.from_pretrained(source, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, **revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise _explained(name, source, error) from error
+    arguments: dict[str, Any] = {"dtype": _dtype(options.dtype), **revision}
+    if options.device_map is not None:
+        arguments["device_map"] = options.device_map
+    if options.attn_implementation is not None:
+        arguments["attn_implementation"] = options.attn_implementation
+    if (quantized := _quantization(options.quantization)) is not None:
+        arguments["quantization_config"] = quantized
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _explained(name, source, error) from error
+    if options.device is not None and options.device_map is None:
+        model.to(options.device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
+    commit = getattr(config, "_commit_hash", None) or options.revision or ""
+    model.eval()  # type: ignore[no-untyped-call]
+    return Loaded(model, tokenizer, str(name), str(commit))
+
+
+def default_device() -> torch.device:
+    """The first accelerator, or the CPU."""
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _source(name: str | Path) -> str:
+    embedded = embedded_path(name) if isinstance(name, str) else None
+    if embedded is not None:
+        return str(embedded)
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ModelNotFound(f"{name} is a file: name the folder that holds config.json and the weights")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelNotFound(f"the folder {name} has no config.json: name the folder of a saved model")
+        return str(path)
+    text = str(name)
+    if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise ModelNotFound(f"there is no folder {name}: check the path, or give a name such as {_examples()}")
+    return text
+
+
+def _explained(name: str | Path, source: str, error: Exception) -> ModelNotFound | ModelNotUsable:
+    text = " ".join(str(error).split())
+    if "Unrecognized configuration class" in text:
+        return ModelNotUsable(f"{name} is not a causal language model: Wonder reads decoder-only models")
+    is_folder = Path(source).is_dir()
+    if not is_folder and isinstance(error, OSError):
+        return ModelNotFound(
+            f"no model {str(name)!r}: it is neither embedded ({', '.join(EMBEDDED)}) nor a folder here, and the model "
+            f"hub did not give it (offline, misspelt, or not yours to read): {text[:300]}"
+        )
+    return ModelNotUsable(f"{name} was found but cannot be loaded ({type(error).__name__}): {text[:500]}")
+
+
+def _examples() -> str:
+    return " or ".join(repr(name) for name in EMBEDDED)
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    if dtype is None or dtype == "auto":
+        return "auto"
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SettingNotSupported(f"dtype {dtype!r} is unknown: use auto, float32, bfloat16 or float16")
+    return found
+
+
+def _quantization(quantization: Any) -> Any:
+    if quantization is None or not isinstance(quantization, str):
+        return quantization
+    if quantization not in ("8bit", "4bit"):
+        raise SettingNotSupported(
+            f"quantization {quantization!r} is unknown: use 8bit, 4bit, or pass a quantization config of transformers"
+        )
+    return BitsAndBytesConfig(**{f"load_in_{quantization}": True})  # type: ignore[no-untyped-call]

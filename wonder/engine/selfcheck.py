@@ -1,0 +1,153 @@
+"""Checks, once per loaded model, that watching changes nothing and sees everything; what fails is never reported."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from wonder.engine import attention
+from wonder.engine.attention import TAP, AttentionTap
+from wonder.engine.layout import Layout
+from wonder.engine.loop import Runtime, run_batch
+from wonder.engine.recorder import ReadPlan
+from wonder.engine.taps import StepSink
+from wonder.errors import ModelNotUsable
+from wonder.trace.sampling import Sampling
+
+# Shape suffixes: B rows, S columns, V vocabulary.
+
+STEPS = 2
+PROMPT_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Support:
+    """Which signals this model gives; a reason where it does not."""
+
+    attention: str | None = None
+    routers: dict[str, str] = field(default_factory=dict)
+    """Router → why its choice cannot be read."""
+
+
+def prepare(runtime: Runtime) -> Support:
+    """Install the attention tap, find the modules it sees, and compare generation with and without reading.
+
+    Raises:
+        ModelNotUsable: The model does not run on a few tokens.
+    """
+    try:
+        plain = _logits(runtime, None)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelNotUsable(
+            f"{type(runtime.model).__name__} loads but does not generate ({type(error).__name__}: {error}): "
+            "it needs another way of being called than a decoder-only causal language model"
+        ) from error
+    exact = _same(plain, _logits(runtime, None), exact=True)
+    implementation = str(runtime.model.config._attn_implementation)
+    reason = attention.install(runtime.model)
+    if reason is None:
+        reason = _find_attention(runtime)
+        watched = _logits(runtime, None)
+        if not _same(plain, watched, exact):
+            reason = "watching the attention function changes the text of this model"
+        if reason is not None:
+            runtime.taps.attention_modules.clear()
+            runtime.model.set_attn_implementation(implementation)
+    layers = tuple(range(runtime.anatomy.n_layers)) if reason is None else ()
+    routers = _check_hooks(runtime)
+    read = _logits(runtime, ReadPlan(layers, 1, (0,), True, 1))
+    if not _same(plain, read, exact):
+        if reason is None and _same(plain, _logits(runtime, ReadPlan((), 0, (0,), True, 1)), exact):
+            runtime.taps.attention_modules.clear()
+            return Support("reading the attention changes the text of this model", routers)
+        raise ModelNotUsable(f"reading {type(runtime.model).__name__} changes its text: please report the model")
+    return Support(reason, routers)
+
+
+def _prompt(runtime: Runtime) -> list[int]:
+    allowed = [token for token in range(min(4096, runtime.anatomy.vocabulary)) if token not in runtime.special_ids] or [
+        0
+    ]
+    return [allowed[(7 * i + len(allowed) // 2) % len(allowed)] for i in range(PROMPT_TOKENS)]
+
+
+def _logits(runtime: Runtime, plan: ReadPlan | None) -> list[Tensor]:
+    kept: list[Tensor] = []
+    without_end = Runtime(**{**vars(runtime), "end_ids": frozenset()})
+    run_batch(
+        without_end,
+        [_prompt(runtime)],
+        [Sampling(max_new_tokens=STEPS)],
+        plan,
+        on_logits=lambda _step, logits_BV: kept.append(logits_BV.clone()),
+    )
+    return kept
+
+
+def _same(one: list[Tensor], other: list[Tensor], exact: bool) -> bool:
+    """Equal to the bit (NaN equals NaN), or close where the model's own kernels already differ between two runs."""
+    if len(one) != len(other):
+        return False
+    if exact:
+        pairs = zip(one, other, strict=True)
+        return all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in pairs)
+    return all(torch.allclose(a, b, atol=1e-2, rtol=1e-2, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+@torch.inference_mode()
+def _pass(runtime: Runtime, sink: StepSink) -> None:
+    layout = Layout.of([_prompt(runtime)], runtime.pad_id, "left", runtime.device)
+    sink.rows, sink.real_BS = 1, layout.real()
+    with runtime.taps.step(sink):
+        runtime.model(input_ids=layout.ids_BS, position_ids=layout.positions(), use_cache=False)
+
+
+def _find_attention(runtime: Runtime) -> str | None:
+    """Put a tap on every part of every block and keep those that the attention function really names, one a layer."""
+    taps = {}
+    for layer, block in enumerate(runtime.anatomy.blocks):
+        for module in block.modules():
+            taps[module] = module.__dict__[TAP] = AttentionTap(layer)
+    try:
+        _pass(runtime, StepSink())
+    finally:
+        for module in taps:
+            module.__dict__.pop(TAP, None)
+    called = [(tap.layer, module) for module, tap in taps.items() if tap.seen]
+    if not called:
+        return f"{type(runtime.model).__name__} does not call its attention through an interface that can be watched"
+    if any(len(tap.seen) > 1 for tap in taps.values()) or len({layer for layer, _ in called}) < len(called):
+        return "a block of this model calls its attention more than once"
+    if any(seen.has_sinks and seen.product is not None for tap in taps.values() for seen in tap.seen):
+        return "this model's attention sinks cannot be read beside a fused kernel; load it with eager attention"
+    runtime.taps.attention_modules = dict(called)
+    return None
+
+
+def _check_hooks(runtime: Runtime) -> dict[str, str]:
+    """Every block and router must fire exactly once, and no block's state may be changed after it was read."""
+    kept, copied = StepSink(), StepSink(clones=True)
+    for sink in (kept, copied):
+        layout = Layout.of([_prompt(runtime)[:1]], runtime.pad_id, "left", runtime.device)
+        with torch.inference_mode(), runtime.taps.step(sink):
+            sink.rows = 1
+            runtime.model(input_ids=layout.ids_BS, position_ids=layout.positions(), use_cache=False)
+    blocks = range(runtime.anatomy.n_layers)
+    if any(kept.calls.get(layer) != 1 for layer in blocks):
+        raise ModelNotUsable(
+            f"the blocks of {type(runtime.model).__name__} ran {dict(kept.calls)} times in one pass, wanted once each: "
+            "its states cannot be read"
+        )
+    runtime.taps.clones = any(
+        not torch.equal(kept.states[layer].nan_to_num(), copied.states[layer].nan_to_num()) for layer in blocks
+    )
+    reasons = dict(kept.unread)
+    for router in runtime.anatomy.routers:
+        chosen = kept.choices.get(router.key)
+        if router.key in reasons:
+            continue
+        if chosen is None:
+            reasons[router.key] = "the router did not run as a module of its own (a fused kernel took its place)"
+        elif chosen.shape[-1] > 1 and any(len(set(row)) < len(row) for row in chosen.tolist()):
+            reasons[router.key] = "the router gives out indices that are no choice (the same expert twice)"
+    return reasons

@@ -1,0 +1,160 @@
+"""The hooks on a model: each keeps one reference per layer; the arithmetic happens elsewhere, once per step."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wonder.engine.anatomy import Anatomy, Router
+from wonder.engine.attention import TAP, AttentionTap, Seen
+from wonder.engine.reductions import masked_mean
+
+# Shape suffixes: B rows, D d_model, K experts per token, S columns being fed.
+
+
+@dataclass
+class StepSink:
+    """What the hooks leave behind in one forward pass."""
+
+    states: dict[int, Tensor] = field(default_factory=dict)
+    """Layer → state (B, D) that produces the next token."""
+    prompt_means: dict[int, Tensor] = field(default_factory=dict)
+    """Layer → mean over the prompt (B, D), float32; prefill only, layers in `mean_layers`."""
+    choices: dict[str, Tensor] = field(default_factory=dict)
+    """Router → experts chosen (B, K) for the token being fed last."""
+    experts: dict[str, int] = field(default_factory=dict)
+    """Router → number of experts."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Router → why its choice is unknown."""
+    calls: dict[int, int] = field(default_factory=dict)
+    """Layer → how often its block ran."""
+
+    rows: int = 0
+    real_BS: Tensor | None = None
+    """Prefill: where prompt tokens stand. None: decode. Said by the loop, because a prompt may have one token."""
+    last_columns_B: Tensor | None = None
+    """Prefill with padding on the right: each row's last prompt column."""
+    mean_layers: frozenset[int] = frozenset()
+    clones: bool = False
+    """Copy states instead of referring to them, for models that change them in place later."""
+    routers: bool = True
+
+
+class Taps:
+    """All hooks of one model; idle until a sink is opened."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._sink: StepSink | None = None
+        self._attention: list[AttentionTap] = []
+        self.attention_modules: dict[int, nn.Module] = {}
+        """Layer → the module whose attention calls are watched; found by the self-check."""
+        self.clones = False
+        self._handles = [
+            block.register_forward_hook(self._block_hook(layer)) for layer, block in enumerate(anatomy.blocks)
+        ]
+        self._handles += [router.module.register_forward_hook(self._router_hook(router)) for router in anatomy.routers]
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    @contextmanager
+    def watch_attention(self, layers: Sequence[int]) -> Iterator[None]:
+        """Read the attention of these layers while the block runs."""
+        taps = [AttentionTap(layer) for layer in layers if layer in self.attention_modules]
+        for tap in taps:
+            self.attention_modules[tap.layer].__dict__[TAP] = tap
+        self._attention = taps
+        try:
+            yield
+        finally:
+            self._attention = []
+            for tap in taps:
+                self.attention_modules[tap.layer].__dict__.pop(TAP, None)
+
+    @contextmanager
+    def step(self, sink: StepSink) -> Iterator[None]:
+        """Let the hooks fill this sink during one forward pass."""
+        sink.clones = sink.clones or self.clones
+        for tap in self._attention:
+            tap.seen.clear()
+            tap.last_columns_B = sink.last_columns_B
+        self._sink = sink
+        try:
+            yield
+        finally:
+            self._sink = None
+
+    def take_attention(self) -> list[Seen]:
+        """What the attention taps saw in the last step; the references are handed over."""
+        seen = [item for tap in self._attention for item in tap.seen]
+        for tap in self._attention:
+            tap.seen.clear()
+        return seen
+
+    def _block_hook(self, layer: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            sink = self._sink
+            if sink is None:
+                return
+            states_BSD = output if isinstance(output, Tensor) else output[0]
+            sink.calls[layer] = sink.calls.get(layer, 0) + 1
+            if sink.real_BS is None:
+                state = states_BSD[:, -1]
+                sink.states[layer] = state.clone() if sink.clones else state
+                return
+            # A clone: a view of the last column would keep the whole prompt's states alive.
+            sink.states[layer] = _last_column(states_BSD, sink.last_columns_B).clone()
+            if layer in sink.mean_layers:
+                sink.prompt_means[layer] = masked_mean(states_BSD, sink.real_BS.to(states_BSD.device))
+
+        return hook
+
+    def _router_hook(self, router: Router) -> Any:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            sink = self._sink
+            if sink is None or not sink.routers:
+                return
+            chosen = choice_of(module, output, router.index)
+            if isinstance(chosen, str):
+                sink.unread[router.key] = chosen
+                return
+            indices, experts = chosen
+            per_row = indices.reshape(sink.rows, -1, indices.shape[-1])
+            sink.choices[router.key] = _last_column(per_row, sink.last_columns_B).clone()
+            sink.experts[router.key] = experts
+
+        return hook
+
+
+def choice_of(module: nn.Module, output: Any, index: int) -> tuple[Tensor, int] | str:
+    """The experts that a router really chose, (tokens, K), and how many there are; or why that is not known.
+
+    The largest router logits are not the choice where a correction bias or groups take part, so the indices are
+    taken from the router's own output.
+    """
+    parts = [part for part in (output if isinstance(output, tuple | list) else [output]) if isinstance(part, Tensor)]
+    if not isinstance(output, tuple | list) or index >= len(output) or not isinstance(output[index], Tensor):
+        return "the router does not give out its choice"
+    experts = int(output[index].shape[-1])
+    chosen = [part for part in parts if not part.is_floating_point() and part.ndim >= 2 and part.shape[-1] <= experts]
+    if len(chosen) == 1:
+        return chosen[0], experts
+    top_k = getattr(module, "top_k", None)
+    others = [part for at, part in enumerate(output) if at != index and isinstance(part, Tensor)]
+    if not chosen and len(others) == 1 and others[0].shape == output[index].shape and isinstance(top_k, int):
+        # Llama 4: scores that are 0 for every expert that was not chosen.
+        return others[0].topk(top_k, -1).indices, experts
+    return "the router does not give out its choice"
+
+
+def _last_column(states_BSX: Tensor, columns_B: Tensor | None) -> Tensor:
+    if columns_B is None or states_BSX.shape[1] == 1:
+        return states_BSX[:, -1]
+    rows_B = torch.arange(states_BSX.shape[0], device=states_BSX.device)
+    return states_BSX[rows_B, columns_B.to(states_BSX.device)]
