@@ -1,0 +1,110 @@
+"""`Transition`: one row of a table, and `TableSpec`: a whole table as data."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
+
+from wonder.routing.expression import Expression
+from wonder.routing.schema import Action
+from wonder.wire import Settings
+
+OTHERWISE = "otherwise"
+"""The condition of the row that is taken when no other is true."""
+
+HitPolicy = Literal["first", "all", "unique"]
+"""`first`: the first row that is not false decides. `all`: every true row fires. `unique`: exactly one may be true."""
+
+OnLoopLimit = Literal["route", "raise"]
+
+Node = Annotated[str, Field(min_length=1, pattern=r"^\S(.*\S)?$")]
+"""The name of an action, a review queue or an end."""
+
+
+class Transition(Settings):
+    """Where a run goes after an action, if a condition holds.
+
+    `from_` (in JSON and YAML: `from`) and `to` may be given as actions instead of names; then the checks know what
+    the action reads and answers. `condition` may be given as an operator expression (`E(…)`).
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: Node = Field(alias="from")
+    """The action that has just run."""
+    to: Node | Annotated[list[Node], Field(min_length=1)]
+    """Where to go; a list goes to all of them at once."""
+    condition: str
+    """A condition (see `docs/conditions.md`), or `otherwise`."""
+    name: str = ""
+    """Shown in decisions; by default `row 1`, `row 2`, …"""
+    priority: int | None = None
+    """Rows with a higher number are looked at first; without one the order in the table counts (as 0)."""
+    on_unknown: Node | None = None
+    """Where to go when this row is unknown; by default the table's `on_unknown`."""
+    requires_status: Literal["calibrated", "uncalibrated"] | None = None
+    """The least `confidence_status` a trace needs; with a lower one the row is unknown, not skipped."""
+    max_visits: int | None = Field(default=None, ge=1)
+    """This row is taken only while the action has not run more often than this; then `on_unknown` is."""
+
+    _actions: list[Any] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _accept_actions(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, dict):
+            return handler(value)
+        found: list[Any] = []
+        plain = dict(value)
+        for key in ("from", "from_", "to", "on_unknown"):
+            if key in plain:
+                plain[key] = _names(plain[key], found)
+        row = handler(plain)
+        row._actions = found
+        return row
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _spell(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Expression) else value
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """`to` as a tuple, without repetitions."""
+        return (self.to,) if isinstance(self.to, str) else tuple(dict.fromkeys(self.to))
+
+    @property
+    def is_otherwise(self) -> bool:
+        """Whether this is the row taken when no other is true."""
+        return self.condition.strip() == OTHERWISE
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The actions this row was given as objects."""
+        return tuple(self._actions)
+
+
+def _names(value: Any, found: list[Any]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_names(item, found) for item in value]
+    if hasattr(value, "thought_capture") and hasattr(value, "name"):
+        found.append(value)
+        return value.name
+    return value
+
+
+class TableSpec(Settings):
+    """A transition table as data, for JSON, YAML and workflow inputs."""
+
+    schema_version: int = 1
+    rows: list[Transition]
+    name: str = ""
+    ends: list[Node] | None = None
+    """Targets that are not followed by rows; None: every target without rows is one."""
+    hit_policy: HitPolicy | dict[str, HitPolicy] = "first"
+    """For the whole table, or by action."""
+    on_unknown: Node = "human_review"
+    """Where to go when something a decision needs is unknown."""
+    max_visits: int | None = Field(default=None, ge=1)
+    """How often an action may run; None: 10 times where it lies on a loop, without limit elsewhere."""
+    on_loop_limit: OnLoopLimit = "route"
+    """`route`: to `on_unknown`. `raise`: `LoopLimit`."""
