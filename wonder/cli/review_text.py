@@ -49,6 +49,8 @@ def item(view: ReviewView, now: datetime, *, colour: bool) -> list[str]:
     ]
     if view.closed_at is None:
         told.append(f"  due         {until(view.due_at, now)}, then {request.on_timeout}")
+    if request.origin:
+        told.append(f"  asked by    {clean(request.origin.workflow_id)} ({clean(request.origin.workflow_type)})")
     told += _trace(trace, colour=colour) if trace else []
     told += ["", _bold("Answer", colour), *_json(request.answer)]
     if view.decision and view.decision.verdict == "edit":

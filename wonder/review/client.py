@@ -20,7 +20,6 @@ from wonder.errors import AlreadyDecided, ClaimConflict, DeadlinePassed, Decisio
 from wonder.names import HUMAN_REVIEW
 from wonder.review import failures
 from wonder.review.errors import NotAllowed
-from wonder.review.summary import summarize
 from wonder.review.types import (
     SUMMARY_MEMO,
     ClaimInput,
@@ -40,7 +39,6 @@ M = TypeVar("M", bound=WireModel)
 
 ANSWER_TIMEOUT_S = 15.0
 """How long a call waits for a worker."""
-QUERIES_AT_ONCE = 16
 ITEMS_LIMIT = 5_000
 """Items that one list reads at most."""
 
@@ -52,8 +50,15 @@ class ReviewClient:
     They may show an item that was just decided; the call on it is refused then, so nothing is ever decided twice.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Work through this client.
+
+        Args:
+            client: A connected client.
+            answer_timeout_s: How long a call waits for a worker.
+        """
         self._client = client
+        self._answer_timeout_s = answer_timeout_s
         self._has_queue_attribute: bool | None = None
 
     async def ls(
@@ -75,15 +80,12 @@ class ReviewClient:
         Raises:
             ServerNotReachable: The server does not answer.
         """
-        found: list[WorkflowExecution] = []
+        rows, now = [], datetime.now(UTC)
         try:
             async for execution in self._client.list_workflows(await self._query(queue, status), limit=ITEMS_LIMIT):
-                found.append(execution)
+                rows.append(await _row(execution, now))
         except RPCError as error:
             raise failures.unreachable(error, "list") or error from error
-        bound = asyncio.Semaphore(QUERIES_AT_ONCE)
-        now = datetime.now(UTC)
-        rows = [row for row in await asyncio.gather(*(self._row(e, bound, now) for e in found)) if row is not None]
         rows = [
             row
             for row in rows
@@ -104,7 +106,7 @@ class ReviewClient:
         """
         handle = self._client.get_workflow_handle(id)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._answer_timeout_s):
                 view: ReviewView = await handle.query("view", result_type=ReviewView)
                 return view
         except TimeoutError:
@@ -203,7 +205,7 @@ class ReviewClient:
     async def _update(self, id: str, update: str, call: WireModel, *, update_id: str | None = None) -> ReviewSummary:
         handle = self._client.get_workflow_handle(id)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._answer_timeout_s):
                 answer: ReviewSummary = await handle.execute_update(
                     update, call, id=update_id or uuid.uuid4().hex, result_type=ReviewSummary
                 )
@@ -222,7 +224,7 @@ class ReviewClient:
         """The item is closed: give a repeated decision its result again, and refuse everything else."""
         handle = self._client.get_workflow_handle(id, result_type=ReviewOutcome)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._answer_timeout_s):
                 outcome = await failures.why_closed(handle)
         except TimeoutError:
             raise failures.no_worker(id) from None
@@ -232,20 +234,6 @@ class ReviewClient:
             raise failures.decided(id, outcome)
         described = await handle.describe()
         return await described.memo_value(SUMMARY_MEMO, type_hint=ReviewSummary)
-
-    async def _row(self, execution: WorkflowExecution, bound: asyncio.Semaphore, now: datetime) -> ReviewSummary | None:
-        """An item's summary: from its memo, or by a query where it has none yet."""
-        row: ReviewSummary | None = await execution.memo_value(SUMMARY_MEMO, None, type_hint=ReviewSummary)
-        if row is None:
-            async with bound:
-                try:
-                    view = await self.show(execution.id)
-                except ReviewNotFound:
-                    return None
-            row = summarize(view.request, view, comments=len(view.comments))
-        if row.status == "claimed" and row.lease_until is not None and row.lease_until <= now:
-            return row.model_copy(update={"status": "open", "assignee": "", "lease_until": None})
-        return row
 
     async def _query(self, queue: str | None, status: str | None) -> str:
         parts = [f"WorkflowType = '{HUMAN_REVIEW}'"]
@@ -266,6 +254,19 @@ class ReviewClient:
             except RPCError:  # not allowed to look: do without
                 self._has_queue_attribute = False
         return self._has_queue_attribute
+
+
+async def _row(execution: WorkflowExecution, now: datetime) -> ReviewSummary:
+    """An item's summary, from its memo: no worker is asked."""
+    row: ReviewSummary | None = await execution.memo_value(SUMMARY_MEMO, None, type_hint=ReviewSummary)
+    if row is None:
+        title, time = "(no worker has opened this item yet)", execution.start_time
+        return ReviewSummary(
+            id=execution.id, status="open", opened_at=time, due_at=time, version=0, title=title, queue=""
+        )
+    if row.status == "claimed" and row.lease_until is not None and row.lease_until <= now:
+        return row.model_copy(update={"status": "open", "assignee": "", "lease_until": None})
+    return row
 
 
 def _input(kind: type[M], **fields: Any) -> M:

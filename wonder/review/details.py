@@ -1,12 +1,14 @@
 """An item as Markdown, for the panel "Current details" of the Temporal UI."""
 
 import json
+import shlex
 
 from wonder.review.rules import at
 from wonder.review.types import ReviewSummary, ReviewView
 
 ANSWER_LIMIT = 4_000
 PROMPT_SHOWN = 2_000
+COMMENT_SHOWN = 500
 
 
 def markdown(view: ReviewView, summary: ReviewSummary) -> str:
@@ -31,16 +33,16 @@ def markdown(view: ReviewView, summary: ReviewSummary) -> str:
     ]
     if request.prompt:
         lines += ["", "**The model was asked**", "", "```text", _cut(request.prompt, PROMPT_SHOWN), "```"]
-    lines += [f"- {comment.reviewer}: {comment.text}" for comment in view.comments[-5:]]
+    lines += [f"- {comment.reviewer}: {_cut(comment.text, COMMENT_SHOWN)}" for comment in view.comments[-5:]]
     if view.status in ("open", "claimed"):
-        decision = json.dumps({"reviewer": "you", "verdict": request.allowed[0]})
+        decision = shlex.quote(json.dumps({"reviewer": "you", "verdict": request.allowed[0]}))
+        id = shlex.quote(view.id)
         lines += [
             "",
-            f"Decide: `wonder review {request.allowed[0]} {view.id}`, or send the update `decide` from this page, "
-            "or run",
+            f"Decide: `wonder review {request.allowed[0]} {id}`, or send the update `decide` from this page, or run",
             "",
             "```sh",
-            f"temporal workflow update execute --workflow-id '{view.id}' --name decide --input '{decision}'",
+            f"temporal workflow update execute --workflow-id {id} --name decide --input {decision}",
             "```",
         ]
     return "\n".join(lines)

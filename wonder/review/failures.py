@@ -35,6 +35,8 @@ def refusal(error: WorkflowUpdateFailedError) -> WonderError | None:
     kind = by_name(cause.type or "")
     if kind is not None and issubclass(kind, KNOWN):
         return kind(cause.message)
+    if "expected but not found" in cause.message:  # the SDK's words for an update that the workflow does not have
+        return ReviewNotFound(f"this workflow is not a review ({cause.message}): `wonder review ls` shows the reviews")
     return DecisionInvalid(cause.message)
 
 

@@ -15,7 +15,8 @@ Status = Literal["open", "claimed", "decided", "timed_out", "withdrawn"]
 """`open` waits for anybody, `claimed` is held by one person; the other three are final."""
 
 Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SlaSeconds = Annotated[float, Field(gt=0, le=10 * 366 * 86_400, allow_inf_nan=False)]
+"""At most ten years: a date that Python cannot represent would block the review for ever."""
 LeaseSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 
 DEFAULT_LEASE_S = 900.0
@@ -60,7 +61,7 @@ class ReviewRequest(WireModel):
     """The routing decision that led here."""
     why: Annotated[str, StringConstraints(max_length=500)] = ""
     """One sentence for a person: why this item is here."""
-    sla_s: Seconds
+    sla_s: SlaSeconds
     """From the start of the review until `on_timeout` happens."""
     on_timeout: OnTimeout
     """What happens when nobody decides in time; there is no default on purpose."""

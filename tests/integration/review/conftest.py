@@ -39,7 +39,7 @@ class Opener:
         self.client = client
         self.task_queue = queue
 
-    async def __call__(self, **changes: object) -> WorkflowHandle[HumanReview, ReviewOutcome]:
+    async def __call__(self, *, id: str = "", **changes: object) -> WorkflowHandle[HumanReview, ReviewOutcome]:
         request = {
             "title": "Which team?",
             "answer": {"team": "billing", "urgency": 2},
@@ -51,7 +51,7 @@ class Opener:
         return await self.client.start_workflow(
             HumanReview.run,
             ReviewRequest.model_validate(request),
-            id=f"review/{uuid.uuid4().hex[:8]}/classify/1",
+            id=id or f"review/{uuid.uuid4().hex[:8]}/classify/1",
             task_queue=self.task_queue,
         )
 

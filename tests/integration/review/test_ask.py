@@ -9,8 +9,9 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Worker
 
 from tests.integration.review.business import Ask, Business, Given
+from tests.integration.review.conftest import Opener
 from tests.integration.review.polling import eventually, waiting
-from wonder.errors import AlreadyDecided
+from wonder.errors import AlreadyDecided, ReviewNotFound
 from wonder.review.client import ReviewClient
 
 Run = WorkflowHandle[Business, list[Given]]
@@ -146,3 +147,24 @@ async def test_a_terminated_business_workflow_withdraws_its_review(
     (row,) = await waiting(reviews, unique)
     await run.terminate()
     await eventually(lambda: reviews.show(row.id), lambda view: view.status == "withdrawn")
+
+
+async def test_an_open_review_of_an_earlier_run_does_not_stand_in_the_way(
+    ask: Opener, client: Client, worker: Worker, reviews: ReviewClient, unique: str
+) -> None:
+    await ask(id=f"review/{unique}/classify/1")
+    run = await client.start_workflow(
+        Business.run, Ask(queue=unique), id=unique, task_queue=worker.task_queue, result_type=list[Given]
+    )
+    (row,) = await waiting(reviews, unique)
+    assert row.id == f"review/{run.id}/classify/2"
+
+
+async def test_a_business_workflow_is_not_taken_for_a_review(
+    client: Client, worker: Worker, reviews: ReviewClient, unique: str
+) -> None:
+    run = await start(client, worker, queue=unique)
+    for call in (reviews.claim(run.id, "ana"), reviews.show(run.id)):
+        with pytest.raises(ReviewNotFound):
+            await call
+    await run.cancel()

@@ -6,17 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-from temporalio.client import Client
-
 from tests.integration.review.conftest import Opener
 from tests.integration.review.polling import waiting
 from wonder.review.client import ReviewClient
-
-
-@pytest.fixture
-def address(client: Client) -> str:
-    return client.service_client.config.target_host
 
 
 async def execute(*command: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
@@ -156,5 +148,5 @@ async def test_the_item_explains_itself_in_temporal_s_ui(ask: Opener, address: s
     assert code == 0, err
     for words in ("the model was not sure", "0.41 (calibrated)", '"team": "billing"', "Ticket: where is my money?"):
         assert words in out
-    assert f"--workflow-id '{handle.id}' --name decide" in out
+    assert f"--workflow-id {handle.id} --name decide" in out
     assert 'Decide: {"reviewer": "ana", "verdict": "approve"}' in out

@@ -5,17 +5,20 @@ import uuid
 from collections.abc import Awaitable
 
 import pytest
+from pydantic import ValidationError
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from tests.integration.review.conftest import Opener
+from tests.integration.review.polling import eventually
 from wonder.errors import (
     AlreadyDecided,
     ClaimConflict,
     DeadlinePassed,
     DecisionInvalid,
     ReviewNotFound,
+    WorkerMissing,
 )
 from wonder.review.client import ReviewClient
 from wonder.review.errors import NotAllowed
@@ -263,3 +266,20 @@ async def test_a_worker_without_a_cache_replays_every_step(client: Client, revie
         assert (await handle.result()).reviewer == "bob"
         what = [entry.what for entry in (await reviews.show(handle.id)).log]
     assert what == ["opened", "claimed", "lease_expired", "claimed", "commented", "decided"]
+
+
+async def test_without_a_worker_the_item_is_listed_and_a_call_says_what_to_start(client: Client, unique: str) -> None:
+    reviews = ReviewClient(client, answer_timeout_s=1)
+    handle = await Opener(client, f"nobody-{unique}")()
+    rows = await eventually(reviews.ls, lambda rows: handle.id in [row.id for row in rows])
+    assert "no worker" in next(row.title for row in rows if row.id == handle.id)
+    with pytest.raises(WorkerMissing, match="no worker answered"):
+        await reviews.claim(handle.id, "ana")
+    with pytest.raises(WorkerMissing, match="no worker answered"):
+        await reviews.show(handle.id)
+    await handle.terminate()
+
+
+async def test_a_deadline_nobody_can_count_to_is_refused_at_the_start(ask: Opener) -> None:
+    with pytest.raises(ValidationError, match="sla_s"):
+        await ask(sla_s=1e300)
