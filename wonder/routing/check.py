@@ -194,7 +194,7 @@ class Checker:
                 for side, kind, other in ((left, first, second), (right, second, first))
                 if kind.constant is None and (kind.low, kind.high) != (-math.inf, math.inf)
             ]
-            if any(kind.whole for kind in (first, second)) and not facts:
+            if not facts and (first.constant is None or second.constant is None):
                 facts = ["the value is a whole number"]
             raise self.fail(span, f"always {str(verdict).lower()}: {' and '.join(facts) or 'both sides are constants'}")
 

@@ -26,6 +26,7 @@ from wonder.routing.syntax import (
     Path,
     Text,
     Threshold,
+    is_plain,
 )
 
 Run = Callable[[Env], Any]
@@ -115,7 +116,7 @@ def _only_bool(run: Run) -> Predicate:
 
 def _getter(path: Path) -> Callable[[Any], Any] | None:
     """The quick way to a field of the trace; it may raise, or give what `guard` would not let pass."""
-    if path.root != "thought_trace" or not path.steps or not isinstance(path.steps[0], str):
+    if path.root != "thought_trace" or not path.steps or not is_plain(str(path.steps[0])):
         return None
     field = attrgetter(f"thought_trace.{path.steps[0]}")
     if len(path.steps) == 1:

@@ -103,13 +103,13 @@ class Condition:
             if isinstance(node, Arithmetic):
                 # Worth a line only where the parts are known and the result is not, as in a division by zero.
                 if found is None and not any(canonical(part) in unknown for part in syntax.walk(node)):
-                    unknown[name] = "has no finite result"
+                    unknown[name] = "no finite result"
                 continue
             values[name] = spelled(found)
             if found is None:
                 unknown[name] = why_unknown(env, node) if isinstance(node, Path) else NO_THRESHOLD
         if not unknown and self.evaluate(env) is None:
-            unknown[self.canonical] = "the values are not of the kinds that are compared"
+            unknown[self.canonical] = "the values are not of the kinds this compares"
         return Readings(values, unknown)
 
     def because(self, env: Env) -> str:

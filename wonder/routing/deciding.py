@@ -60,7 +60,6 @@ def _evaluate(row: Row, env: Env) -> Evaluated:
         return Evaluated(row, True)
     readings = row.condition.readings(env)
     truth = row.condition.evaluate(env)
-    # What an `or` or an `and` could do without is recorded too: it may be why another row was unknown.
     return _with_status(Evaluated(row, truth, readings.values, readings.unknown), env)
 
 
@@ -72,7 +71,7 @@ def _with_status(item: Evaluated, env: Env) -> Evaluated:
     if item.row.condition is None and item.truth is False:
         return item
     path = "thought_trace.confidence_status"
-    reason = f"is {status!r}, and the row requires {wanted!r}"
+    reason = f"{status!r}, where {wanted!r} is required"
     readings = {**item.readings, path: status if isinstance(status, str) else None}
     return Evaluated(item.row, None, readings, {**item.unknown, path: reason})
 
@@ -120,8 +119,8 @@ def _take(item: Evaluated, env: Env, on_unknown: str) -> Choice:
 
 def _unknown(item: Evaluated, on_unknown: str) -> Choice:
     target = item.row.transition.on_unknown or on_unknown
-    why = ", ".join(f"{path} {reason}" for path, reason in item.unknown.items())
-    return Choice((target,), "unknown", f"{item.row.name} is unknown, because {why}: on to {target}", item.row.name)
+    why = ", ".join(f"{short_text(path)} ({reason})" for path, reason in item.unknown.items())
+    return Choice((target,), "unknown", f"{item.row.name} is unknown because of {why}: on to {target}", item.row.name)
 
 
 def _otherwise(found: Sequence[Evaluated], env: Env, on_unknown: str) -> Choice:

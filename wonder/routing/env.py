@@ -75,7 +75,7 @@ def why_unknown(env: Env, path: Path) -> str:
             return _why_missing(env, path, at)
     if value is None:
         return _why_none(env, path)
-    return f"is {_as_float(value)}, not a finite number" if isinstance(value, float | Decimal) else "is empty"
+    return f"{_as_float(value)} is not a finite number" if isinstance(value, float | Decimal) else "not set"
 
 
 def _why_missing(env: Env, path: Path, at: int) -> str:
@@ -91,8 +91,8 @@ def _why_missing(env: Env, path: Path, at: int) -> str:
 def _why_none(env: Env, path: Path) -> str:
     if path.root == "thought_trace" and path.steps:
         reason = _from_trace(env.thought_trace, path.steps[0])
-        return reason or "is not set"
-    return "is not set"
+        return reason or "not set"
+    return "not set"
 
 
 def _from_trace(trace: Any, field_name: Step) -> str | None:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NotRequired, Required, Union
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -51,9 +51,10 @@ class Kind:
     @property
     def interval(self) -> str:
         """The bounds in mathematical notation."""
+        # Adding 0.0 turns -0.0 into 0.0.
         left = "(" if self.low_open or self.low == -math.inf else "["
         right = ")" if self.high_open or self.high == math.inf else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
+        return f"{left}{self.low + 0.0:g}, {self.high + 0.0:g}{right}"
 
     @property
     def constant(self) -> float | None:
@@ -117,7 +118,8 @@ def _read_fields(model: type[Any]) -> Mapping[str, Kind] | None:
     if dataclasses.is_dataclass(model):
         hints = _hints(model)
         return {field.name: of_type(hints.get(field.name, Any)) for field in dataclasses.fields(model)}
-    if typing.is_typeddict(model):
+    # Duck-typed: `typing` and `typing_extensions` each have a TypedDict of their own.
+    if issubclass(model, dict) and hasattr(model, "__total__"):
         return {name: of_type(hint) for name, hint in _hints(model).items()}
     return None
 
@@ -131,6 +133,8 @@ def _hints(owner: type) -> dict[str, Any]:
 
 def _plain(annotation: Any) -> Kind:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Required, NotRequired):
+        return of_type(arguments[0])
     if origin is Annotated:
         return of_type(arguments[0], arguments[1:])
     if origin in (Union, types.UnionType):

@@ -167,23 +167,16 @@ _MIRRORED: Mapping[CompareOp, CompareOp] = {"<": ">", "<=": ">=", ">": "<", ">="
 
 def _link(left: Node, op: CompareOp, right: Node, is_true: bool, kinds: Mapping[int, Kind]) -> list[Box]:
     op = op if is_true else _OPPOSITE[op]
-    if isinstance(left, Number | Text | Bool) or (not isinstance(right, Number) and canonical(left) > canonical(right)):
+    literals = Number | Text | Bool
+    if isinstance(left, literals) or (not isinstance(right, literals) and canonical(left) > canonical(right)):
         left, op, right = right, _MIRRORED[op], left
     kind = kinds.get(id(left), NUMBER)
     if isinstance(right, Number):
         return _one(canonical(left), _within(kind) & Spans(_intervals(op, right.value)))
     if isinstance(right, Text | Bool) and op in ("==", "!="):
         return _one(canonical(left), _possible(kind) & Picks(frozenset({right.value}), excluded=op == "!="))
-    if kind.name == "number":
-        # Two changing sides: the sign of their difference is the variable.
-        return _one(f"{canonical(left)} - ({canonical(right)})", Spans((Interval(),)) & Spans(_intervals(op, 0)))
-    if op in ("==", "!="):
-        return [{f"{canonical(left)} == {canonical(right)}": Picks(frozenset({op == "=="}))}]
-    name, opposite = (
-        f"{canonical(left)} {op} {canonical(right)}",
-        f"{canonical(left)} {_OPPOSITE[op]} {canonical(right)}",
-    )
-    return [{min(name, opposite): Picks(frozenset({name < opposite}))}]
+    # Two changing sides: the variable is how they are ordered, as the sign of their difference.
+    return _one(f"{canonical(left)} - ({canonical(right)})", Spans((Interval(),)) & Spans(_intervals(op, 0)))
 
 
 def _among(item: Node, items: Items, is_true: bool, kinds: Mapping[int, Kind]) -> list[Box]:

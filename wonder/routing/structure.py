@@ -16,7 +16,7 @@ NEAR_MISS_OF_END = 0.9
 """The same between two targets that both have no rows, which are often alike on purpose (`team_a`, `team_b`)."""
 
 
-def check_rows(after: str, rows: Sequence[Row], policy: HitPolicy) -> None:
+def check_rows(after: str, rows: Sequence[Row], policy: HitPolicy, sources: Collection[str]) -> None:
     """Exactly one `otherwise`, at the end, and no row that cannot be reached.
 
     Raises:
@@ -24,8 +24,11 @@ def check_rows(after: str, rows: Sequence[Row], policy: HitPolicy) -> None:
     """
     ways_out = [row for row in rows if row.condition is None]
     if not ways_out:
+        others = difflib.get_close_matches(after, [name for name in sources if name != after], n=1, cutoff=NEAR_MISS)
+        misspelt = f" (or is it meant to be {others[0]!r}?)" if others else ""
         raise TableError(
-            f'there is no otherwise after {after!r}: add Transition(from_={after!r}, to=…, condition="otherwise"), '
+            f"there is no otherwise after {after!r}{misspelt}: "
+            f'add Transition(from_={after!r}, to=…, condition="otherwise"), '
             "which says where to go when no condition is true"
         )
     if len(ways_out) > 1:

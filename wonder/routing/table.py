@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from wonder.errors import LoopLimit, NoTrace, TableError
 from wonder.routing import deciding, structure, syntax
 from wonder.routing.context import Context
@@ -59,7 +61,7 @@ class TransitionTable:
             ConditionError: A condition is wrong; the message names the row and points at the place.
             TableError: The table as a whole is.
         """
-        self.spec = TableSpec(
+        self.spec = _spec(
             rows=list(rows),
             ends=None if ends is None else list(ends),
             hit_policy=hit_policy if isinstance(hit_policy, str) else dict(hit_policy),
@@ -76,7 +78,7 @@ class TransitionTable:
         self._rows = prepare(self.spec, {**given, **listed}, state)
         self._check_policies()
         for after, group in self._rows.items():
-            structure.check_rows(after, group, self.policy(after))
+            structure.check_rows(after, group, self.policy(after), self._rows.keys())
         structure.check_targets(self.spec, self._rows.keys(), listed)
         self._limits = self._visit_limits()
         self.digest = syntax.digest(self._canonical())
@@ -101,7 +103,7 @@ class TransitionTable:
             ConditionError: A condition is wrong.
             TableError: The table as a whole is.
         """
-        return cls.from_spec(TableSpec.model_validate(dict(data)), actions=actions, state=state)
+        return cls.from_spec(_spec(**data), actions=actions, state=state)
 
     @classmethod
     def from_spec(cls, spec: TableSpec, *, actions: Iterable[Action] = (), state: Any = None) -> "TransitionTable":
@@ -233,3 +235,11 @@ class TransitionTable:
             ]
             groups.append([after, self.policy(after), self._limits.get(after), rows])
         return json.dumps([1, groups, self.spec.on_unknown, self.spec.on_loop_limit], ensure_ascii=True)
+
+
+def _spec(**settings: Any) -> TableSpec:
+    try:
+        return TableSpec.model_validate(settings)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise TableError(f"this is not a transition table: {found}") from None
