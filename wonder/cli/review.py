@@ -168,7 +168,7 @@ def changed(answer: JsonValue, changes: Sequence[str]) -> JsonValue:
     Raises:
         DecisionInvalid: A change has no `=`, or its path leads nowhere.
     """
-    result: JsonValue = json.loads(json.dumps(answer))
+    result: JsonValue = {} if answer is None else json.loads(json.dumps(answer))
     for change in changes:
         path, equals, text = change.partition("=")
         *parents, last = path.split(".")

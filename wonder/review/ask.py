@@ -88,7 +88,9 @@ async def human_review(
         why: Why a person is asked; the routing decision's explanation by default.
         prompt: What the model was asked, for the reviewer to read.
         step: The action that gave the answer; by default the one that was routed last, else the one that ran last.
-        output: The answer's type where `type(answer)` does not tell it (a Literal, a list of models, None).
+        output: The answer's type where `type(answer)` does not tell it (a Literal, a list of models). With it the
+            answer may be None, because the model's text did not parse: then a person can give the answer or reject,
+            but not approve, and `on_timeout="approve"` fails.
         allowed: The verdicts on offer.
         reviewers: Who may handle it; everybody by default.
         lease: How long a claim lasts.
@@ -105,7 +107,9 @@ async def human_review(
     adapter, schema = _adapter(answer, output)
     value: JsonValue = adapter.dump_python(answer, mode="json", by_alias=True, warnings=False)
     if answer is None and output is not None:
-        allowed = [verdict for verdict in allowed if verdict != "approve"]  # there is nothing to approve
+        # There is nothing to approve, neither for a person nor at the deadline.
+        allowed = [verdict for verdict in allowed if verdict != "approve"]
+        on_timeout = "fail" if on_timeout == "approve" else on_timeout
     decision = _decision_after(ctx, step)
     due_at = workflow.now() + sla
     while True:

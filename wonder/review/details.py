@@ -35,11 +35,13 @@ def markdown(view: ReviewView, summary: ReviewSummary) -> str:
         lines += ["", "**The model was asked**", "", "```text", _cut(request.prompt, PROMPT_SHOWN), "```"]
     lines += [f"- {comment.reviewer}: {_cut(comment.text, COMMENT_SHOWN)}" for comment in view.comments[-5:]]
     if view.status in ("open", "claimed"):
-        decision = shlex.quote(json.dumps({"reviewer": "you", "verdict": request.allowed[0]}))
+        verdict = request.allowed[0]
+        corrected = {"value": request.answer} if verdict == "edit" else {}
+        decision = shlex.quote(json.dumps({"reviewer": "you", "verdict": verdict, **corrected}, ensure_ascii=False))
         id = shlex.quote(view.id)
         lines += [
             "",
-            f"Decide: `wonder review {request.allowed[0]} {id}`, or send the update `decide` from this page, or run",
+            f"Decide: `wonder review {verdict} {id}`, or send the update `decide` from this page, or run",
             "",
             "```sh",
             f"temporal workflow update execute --workflow-id {id} --name decide --input {decision}",

@@ -36,11 +36,12 @@ ANSWERS: dict[str, object] = {
     "enum": Team.BILLING,
     "number": 3,
     "text": "billing",
+    "nothing": None,
 }
 
 
 class Ask(BaseModel):
-    kind: Literal["model", "enum", "number", "text"] = "model"
+    kind: Literal["model", "enum", "number", "text", "nothing"] = "model"
     queue: str = "default"
     sla_s: float = 60
     on_timeout: OnTimeout = "fail"
@@ -77,6 +78,7 @@ class Business:
             reviewed = await human_review(
                 ctx,
                 ANSWERS[asked.kind],
+                output=Triage if asked.kind == "nothing" else None,
                 queue=asked.queue,
                 sla=timedelta(seconds=asked.sla_s),
                 on_timeout=asked.on_timeout,

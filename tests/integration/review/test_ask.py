@@ -168,3 +168,15 @@ async def test_a_business_workflow_is_not_taken_for_a_review(
         with pytest.raises(ReviewNotFound):
             await call
     await run.cancel()
+
+
+async def test_a_person_gives_the_answer_where_the_model_gave_none(
+    client: Client, worker: Worker, reviews: ReviewClient, unique: str
+) -> None:
+    run = await start(client, worker, queue=unique, kind="nothing", on_timeout="approve")
+    (row,) = await waiting(reviews, unique)
+    view = await reviews.show(row.id)
+    assert (view.request.allowed, view.request.on_timeout) == (["edit", "reject"], "fail")
+    await reviews.decide(row.id, "edit", "ana", value={"team": "legal", "urgency": 1})
+    (given,) = await run.result()
+    assert (given.type, given.value["team"]) == ("Triage", "legal")

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import ValidationError
@@ -283,3 +284,20 @@ async def test_without_a_worker_the_item_is_listed_and_a_call_says_what_to_start
 async def test_a_deadline_nobody_can_count_to_is_refused_at_the_start(ask: Opener) -> None:
     with pytest.raises(ValidationError, match="sla_s"):
         await ask(sla_s=1e300)
+
+
+async def test_a_decision_on_the_stroke_of_the_deadline_is_either_taken_or_refused(
+    ask: Opener, reviews: ReviewClient
+) -> None:
+    handles = [await ask(sla_s=1.0, on_timeout="reject") for _ in range(15)]
+
+    async def late(handle: Handle, early_s: float) -> ReviewSummary | Exception:
+        opened_at = (await handle.describe()).start_time
+        await asyncio.sleep((opened_at - datetime.now(UTC)).total_seconds() + 1.0 - early_s)
+        return await outcome_of(reviews.decide(handle.id, "approve", "ana"))
+
+    results = await asyncio.gather(*(late(handle, n * 0.008 - 0.04) for n, handle in enumerate(handles)))
+    for handle, result in zip(handles, results, strict=True):
+        outcome = await handle.result()
+        assert outcome.timed_out == isinstance(result, DeadlinePassed), result
+        assert (outcome.reviewer == "ana") == isinstance(result, ReviewSummary), result

@@ -20,6 +20,7 @@ NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
         ({"code": "17"}, ["code=18"], {"code": "18"}),
         ({"urgency": 2}, ["urgency=5"], {"urgency": 5}),
         ({"a": {"b": [1, 2]}}, ["a.b.1=7"], {"a": {"b": [1, 7]}}),
+        (None, ["team=legal", "urgency=3"], {"team": "legal", "urgency": 3}),
         ({}, ['tags=["x"]', "note=a = b"], {"tags": ["x"], "note": "a = b"}),
     ],
 )
