@@ -128,7 +128,7 @@ async def history_bytes(client: Client) -> int:
         await asyncio.sleep(0.1)
     await reviews.claim(review, "ana")
     await reviews.comment(review, "ana", "looks odd")
-    await reviews.edit(review, "ana", {"team": "sales", "urgency": "low"})
+    await reviews.decide(review, "edit", "ana", value={"team": "sales", "urgency": "low"})
     await handle.result()
     total = 0
     for found in (parent, review):

@@ -9,6 +9,7 @@ from temporalio.plugin import SimplePlugin
 
 from wonder.converter import compose
 from wonder.errors import DefinitionError, WonderError
+from wonder.input_check import InputCheck
 from wonder.names import EMBEDDED_MODEL, PLUGIN
 from wonder.review.workflow import HumanReview
 from wonder.sandbox import pass_through
@@ -64,6 +65,7 @@ class WonderPlugin(SimplePlugin):
         super().__init__(
             PLUGIN,
             data_converter=compose,
+            interceptors=[InputCheck()],
             activities=self._activities,
             workflows=self._workflows,
             workflow_runner=pass_through,

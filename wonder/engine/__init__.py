@@ -1,1 +1,5 @@
 """The trace engine: generate with a causal language model, and read it meanwhile; no Temporal, no HTTP."""
+
+from wonder.engine.engine import TraceEngine as TraceEngine
+
+__all__ = ["TraceEngine"]
