@@ -13,6 +13,8 @@ DOUBTFUL = 0.6
 DOUBTFUL_SHOWN = 5
 """Tokens whose alternatives are printed."""
 BAR_CELLS = 5
+COLUMN_LIMIT = 60
+"""Characters of a title or a reason in the table."""
 
 _RESET, _BOLD = "\x1b[0m", "\x1b[1m"
 _WAVERING, _DOUBTED = "\x1b[33m", "\x1b[31;4m"
@@ -28,7 +30,7 @@ def table(rows: Sequence[ReviewSummary], now: datetime) -> list[str]:
         if row.status == "decided":
             state = f"{row.verdict} by {row.decided_by}"
         due = "" if row.closed_at else until(row.due_at, now)
-        cells.append((bar(row.confidence), due, *(clean(text) for text in (state, row.id, row.title, row.why))))
+        cells.append((bar(row.confidence), due, clean(state), clean(row.id), _cut(row.title), _cut(row.why)))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
     return ["  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip() for line in cells]
 
@@ -133,6 +135,11 @@ def _trace(trace: ThoughtTrace, *, colour: bool) -> list[str]:
             rivals = (f"{clean(o.token)!r} {o.probability:.0%}" for o in trace.top_alternatives[index])
             told.append(f"              instead of {clean(trace.tokens[index])!r}: {' · '.join(rivals)}")
     return told
+
+
+def _cut(text: str) -> str:
+    shown = clean(text)
+    return shown if len(shown) <= COLUMN_LIMIT else shown[: COLUMN_LIMIT - 1] + "…"
 
 
 def _json(value: object) -> list[str]:
