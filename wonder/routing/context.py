@@ -25,6 +25,9 @@ class Context(BaseModel):
     decisions: list[RouteDecision] = Field(default_factory=list)
     """Every routing decision of the run, in order."""
 
+    reviews: dict[str, int] = Field(default_factory=dict)
+    """Action → how many reviews it has had; numbers the next one."""
+
     prior_thought_state: CompressedState | None = None
     """The latest compressed state, for the next action to start from."""
 

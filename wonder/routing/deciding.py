@@ -66,7 +66,8 @@ def _evaluate(row: Row, env: Env) -> Evaluated:
 def _with_status(item: Evaluated, env: Env) -> Evaluated:
     wanted = item.row.transition.requires_status
     status = getattr(env.thought_trace, "confidence_status", "unknown")
-    if wanted is None or _STATUS_RANK.get(status, 0) >= _STATUS_RANK[wanted]:
+    rank = _STATUS_RANK.get(status, 0) if isinstance(status, str) else 0
+    if wanted is None or rank >= _STATUS_RANK[wanted]:
         return item
     if item.row.condition is None and item.truth is False:
         return item
