@@ -28,6 +28,7 @@ WonderError
 │   ├── AlreadyDecided         somebody decided first (the message says who and when)
 │   ├── ClaimConflict          somebody else holds the item
 │   ├── DeadlinePassed         the item is closed: its deadline has passed
+│   ├── NotAllowed             the item is not for this person, or the verdict is not on offer
 │   ├── DecisionInvalid        the decision is incomplete or an edit does not fit the answer's type
 │   ├── ReviewNotFound         no such item
 │   └── ReviewTimedOut         nobody decided in time and the author chose to fail
@@ -165,6 +166,10 @@ class DeadlinePassed(ReviewError):
 
 class DecisionInvalid(ReviewError):
     """The decision is incomplete, or an edit does not fit the answer's type."""
+
+
+class NotAllowed(ReviewError):
+    """The item is not for this person, or the verdict is not on offer."""
 
 
 class ReviewNotFound(ReviewError):

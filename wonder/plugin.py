@@ -9,7 +9,7 @@ from temporalio.plugin import SimplePlugin
 
 from wonder.converter import compose
 from wonder.errors import DefinitionError, WonderError
-from wonder.input_check import InputCheck
+from wonder.interceptors import RunInterceptor
 from wonder.names import EMBEDDED_MODEL, PLUGIN
 from wonder.review.workflow import HumanReview
 from wonder.sandbox import pass_through
@@ -41,6 +41,7 @@ class WonderPlugin(SimplePlugin):
         engine: Callable[[], Engine] | None = None,
         model: str = EMBEDDED_MODEL,
         max_batch: int = 8,
+        search_attributes: bool = False,
     ) -> None:
         """Choose what workers of this client serve.
 
@@ -49,6 +50,8 @@ class WonderPlugin(SimplePlugin):
             engine: Builds the engine; called once, when a worker with the role `gpu` starts.
             model: Name of the engine's model (the one its queue is named after).
             max_batch: How many requests share a forward pass at most.
+            search_attributes: Reviews set Wonder's search attributes, which must then be registered in the namespace
+                (`wonder init`): setting one that is not blocks a workflow for ever.
 
         Raises:
             DefinitionError: An unknown role, or the role `gpu` without an engine.
@@ -65,7 +68,7 @@ class WonderPlugin(SimplePlugin):
         super().__init__(
             PLUGIN,
             data_converter=compose,
-            interceptors=[InputCheck()],
+            interceptors=[RunInterceptor(search_attributes=search_attributes)],
             activities=self._activities,
             workflows=self._workflows,
             workflow_runner=pass_through,

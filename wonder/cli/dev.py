@@ -9,7 +9,8 @@ from typing import Any
 
 from temporalio.client import Client
 
-from wonder.dev.stack import Stack, register_search_attributes
+from wonder import search_attributes
+from wonder.dev.stack import Stack
 from wonder.discovery import configured_workflows
 from wonder.errors import StackError
 from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE, gpu_queue
@@ -86,7 +87,7 @@ def print_addresses(stack: Stack, workflows: list[str]) -> None:
 
 async def run_init(_arguments: argparse.Namespace, client: Client) -> int:
     """Register what is missing."""
-    added = await register_search_attributes(client)
+    added = await search_attributes.register(client)
     say(f"registered {', '.join(added)} in {client.namespace!r}" if added else "all search attributes are registered")
     return 0
 

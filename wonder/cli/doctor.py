@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from wonder import search_attributes
 from wonder.connect import connect
 from wonder.errors import ServerNotReachable
-from wonder.names import EMBEDDED_MODEL, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, gpu_queue
+from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE, gpu_queue
 from wonder.plugin import WonderPlugin
 
 Check = tuple[bool, str, str]
@@ -53,10 +53,7 @@ async def checks(arguments: argparse.Namespace) -> AsyncIterator[Check]:
         yield False, "Temporal server", str(error)
         return
     yield True, f"Temporal server, namespace {client.namespace!r}", ""
-    known = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=client.namespace)
-    )
-    lacking = sorted(set(SEARCH_ATTRIBUTES) - set(known.custom_attributes))
+    lacking = await search_attributes.lacking(client)
     yield not lacking, "search attributes", f"{', '.join(lacking)} missing: run `wonder init`"
     workflows = await pollers(client, WORKFLOW_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)
     yield workflows > 0, f"workflow workers on {WORKFLOW_QUEUE!r} ({workflows})", "start `wonder-cpu-worker`"

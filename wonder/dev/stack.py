@@ -8,15 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 
+from wonder import search_attributes
 from wonder.connect import connect
 from wonder.dev import server
 from wonder.dev.children import Child
 from wonder.errors import ServerNotReachable, StackError
-from wonder.names import EMBEDDED_MODEL, SEARCH_ATTRIBUTES
+from wonder.names import EMBEDDED_MODEL
 from wonder.plugin import WonderPlugin
 from wonder.worker import READY
 
@@ -68,7 +67,7 @@ class Stack:
         target = self.address or await self._start_server()
         self.address = target
         self.client = await self._connected(target)
-        await register_search_attributes(self.client)
+        await search_attributes.register(self.client)
         common = ["--address", target, "--drain", str(self.drain_s)]
         gpu = ["--model", self.model, "--artifacts", str(self.folder / "artifacts"), *self.gpu_arguments]
         cpu = [] if self.workflows is None else ["--workflows", *self.workflows]
@@ -126,29 +125,3 @@ class Stack:
         for child in self.children:
             if child.name == "temporal":
                 await child.stop(10)
-
-
-async def register_search_attributes(client: Client) -> list[str]:
-    """Register those of Wonder's search attributes that the namespace lacks; their names."""
-    known = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=client.namespace)
-    )
-    lacking = {name: kind for name, kind in SEARCH_ATTRIBUTES.items() if name not in known.custom_attributes}
-    if lacking:
-        await client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(
-                namespace=client.namespace,
-                search_attributes={name: _indexed_type(kind) for name, kind in lacking.items()},
-            )
-        )
-    return sorted(lacking)
-
-
-def _indexed_type(kind: str) -> IndexedValueType.ValueType:
-    names = {
-        "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-        "Double": IndexedValueType.INDEXED_VALUE_TYPE_DOUBLE,
-        "Datetime": IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
-        "KeywordList": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST,
-    }
-    return names[kind]

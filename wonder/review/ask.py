@@ -11,7 +11,8 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from wonder.errors import DefinitionError, ReviewTimedOut
-from wonder.names import review_id
+from wonder.names import WORKFLOW_QUEUE, review_id
+from wonder.review import attributes
 from wonder.review.summary import summarize
 from wonder.review.types import (
     DEFAULT_LEASE_S,
@@ -31,8 +32,6 @@ from wonder.routing.decision import RouteDecision
 
 T = TypeVar("T")
 
-COUNTS = "_reviews"
-"""Field of `ctx.state` (and of the workflow object) that counts the reviews of each step."""
 SUMMARY_LIMIT_BYTES = 200
 """Temporal's limit for a workflow's one-line summary."""
 
@@ -69,7 +68,8 @@ async def human_review(
     allowed: Sequence[Verdict] = ("approve", "edit", "reject"),
     reviewers: Sequence[str] = (),
     lease: timedelta = timedelta(seconds=DEFAULT_LEASE_S),
-    search_attributes: bool = False,
+    search_attributes: bool | None = None,
+    task_queue: str = WORKFLOW_QUEUE,
 ) -> Reviewed[T]:
     """Let a person look at an answer, and wait for what they say.
 
@@ -94,7 +94,9 @@ async def human_review(
         allowed: The verdicts on offer.
         reviewers: Who may handle it; everybody by default.
         lease: How long a claim lasts.
-        search_attributes: Set Wonder's search attributes; they must be registered in the namespace.
+        search_attributes: Set Wonder's search attributes, which must be registered in the namespace; None: as the
+            worker's `WonderPlugin` says.
+        task_queue: Where the review itself runs; `wonder-cpu-worker` serves the default.
 
     Returns:
         The verdict and the answer that counts, typed like `answer`.
@@ -127,9 +129,9 @@ async def human_review(
             sla_s=max((due_at - workflow.now()).total_seconds(), 1.0),
             on_timeout=on_timeout,
             lease_s=lease.total_seconds(),
-            search_attributes=search_attributes,
+            search_attributes=attributes.enabled.get() if search_attributes is None else search_attributes,
         )
-        id, outcome = await _ask(ctx, step, request)
+        id, outcome = await _ask(ctx, step, request, task_queue)
         if outcome.verdict != "edit":
             final = answer
         else:
@@ -142,11 +144,11 @@ async def human_review(
         return Reviewed(final, outcome.verdict, outcome.reviewer, outcome.comment, outcome.timed_out, id)
 
 
-async def _ask(ctx: Context, step: str, request: ReviewRequest) -> tuple[str, ReviewOutcome]:
+async def _ask(ctx: Context, step: str, request: ReviewRequest, task_queue: str) -> tuple[str, ReviewOutcome]:
     """Run the review as a child, under the next free number."""
     info = workflow.info()
     while True:
-        n = _next_number(ctx, step)
+        n = ctx.reviews[step] = ctx.reviews.get(step, 0) + 1
         id = review_id(info.workflow_id, step, n)
         origin = Origin(
             workflow_id=info.workflow_id, run_id=info.run_id, workflow_type=info.workflow_type, step=step, n=n
@@ -157,6 +159,7 @@ async def _ask(ctx: Context, step: str, request: ReviewRequest) -> tuple[str, Re
                 HumanReview.run,
                 request,
                 id=id,
+                task_queue=task_queue,
                 memo={SUMMARY_MEMO: _opening(id, request)},
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=_cut_bytes(f"review · {request.title}", SUMMARY_LIMIT_BYTES),
@@ -175,18 +178,6 @@ def _opening(id: str, request: ReviewRequest) -> ReviewSummary:
     now = workflow.now()
     due_at = now + timedelta(seconds=request.sla_s)
     return summarize(request, ReviewState(id=id, status="open", opened_at=now, due_at=due_at, version=1))
-
-
-def _next_number(ctx: Context, step: str) -> int:
-    """The next number of a step.
-
-    Counted in the context, which survives continue-as-new, and in the workflow object, which all contexts share.
-    """
-    kept: dict[str, int] = ctx.state.setdefault(COUNTS, {})
-    shared: dict[str, int] = getattr(workflow.instance(), "__dict__", {}).setdefault(COUNTS, {})
-    n = max(kept.get(step, 0), shared.get(step, 0)) + 1
-    kept[step] = shared[step] = n
-    return n
 
 
 def _latest_step(ctx: Context) -> str:

@@ -1,5 +1,6 @@
 """A review's search attributes, for namespaces that have them registered (`wonder.names.SEARCH_ATTRIBUTES`)."""
 
+from contextvars import ContextVar
 from typing import Any
 
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
@@ -13,6 +14,9 @@ MODEL = SearchAttributeKey.for_keyword("WonderModel")
 CONFIDENCE = SearchAttributeKey.for_float("WonderConfidence")
 DUE_AT = SearchAttributeKey.for_datetime("WonderDueAt")
 CONCEPTS = SearchAttributeKey.for_keyword_list("WonderConcepts")
+
+enabled: ContextVar[bool] = ContextVar("wonder_search_attributes", default=False)
+"""Whether reviews opened by this run set them; `WonderPlugin(search_attributes=True)` says so for a worker."""
 
 CONCEPT_THRESHOLD = 0.5
 """Concepts at least this likely are listed."""

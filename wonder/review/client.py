@@ -16,10 +16,17 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from wonder.errors import AlreadyDecided, ClaimConflict, DeadlinePassed, DecisionInvalid, ReviewError, ReviewNotFound
+from wonder.errors import (
+    AlreadyDecided,
+    ClaimConflict,
+    DeadlinePassed,
+    DecisionInvalid,
+    NotAllowed,
+    ReviewError,
+    ReviewNotFound,
+)
 from wonder.names import HUMAN_REVIEW
 from wonder.review import failures
-from wonder.review.errors import NotAllowed
 from wonder.review.types import (
     SUMMARY_MEMO,
     ClaimInput,

@@ -8,6 +8,7 @@ from wonder.errors import (
     AlreadyDecided,
     DeadlinePassed,
     DecisionInvalid,
+    NotAllowed,
     ReviewError,
     ReviewNotFound,
     ServerNotReachable,
@@ -16,7 +17,6 @@ from wonder.errors import (
     by_name,
 )
 from wonder.names import HUMAN_REVIEW
-from wonder.review.errors import NotAllowed
 from wonder.review.rules import at, withdrawn
 from wonder.review.types import ReviewOutcome
 

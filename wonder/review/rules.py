@@ -2,8 +2,13 @@
 
 from datetime import datetime
 
-from wonder.errors import AlreadyDecided, ClaimConflict, DeadlinePassed, DecisionInvalid
-from wonder.review.errors import NotAllowed
+from wonder.errors import (
+    AlreadyDecided,
+    ClaimConflict,
+    DeadlinePassed,
+    DecisionInvalid,
+    NotAllowed,
+)
 from wonder.review.json_schema import problems
 from wonder.review.types import COMMENTS_LIMIT, DecideInput, ReviewDecision, ReviewRequest, ReviewState
 

@@ -136,7 +136,7 @@ class ThoughtTrace(WireModel):
     layer_norms: list[NonNegative | None] = Field(default_factory=list)
     """Per layer: L2 norm of `resid_post`, mean over generated tokens."""
     representation_shifts: list[Annotated[float, Field(ge=0.0, le=2.0)] | None] = Field(default_factory=list)
-    """Between each layer and the next: 1 − cosine of `resid_post`, mean over generated tokens; one fewer than layers."""
+    """Between each layer and the next: 1 − cosine of `resid_post`, mean over generated tokens; one entry fewer."""
 
     active_concepts: dict[str, Probability] = Field(default_factory=dict)
     """Concept → calibrated probability that it is present. A concept that was not probed is absent (unknown)."""

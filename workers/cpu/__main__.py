@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from wonder import entry
+from wonder import entry, search_attributes
 from wonder.connect import connect
 from wonder.discovery import configured_workflows, load_workflows
 from wonder.names import WORKFLOW_QUEUE
@@ -31,7 +31,8 @@ async def work(options: argparse.Namespace) -> int:
     """Find the workflows, then poll."""
     names = configured_workflows() if options.workflows is None else options.workflows
     workflows = load_workflows(names)
-    plugin = WonderPlugin(roles=["workflow", "cpu"])
+    probe = await connect(options.address, namespace=options.namespace)
+    plugin = WonderPlugin(roles=["workflow", "cpu"], search_attributes=await search_attributes.registered(probe))
     client = await connect(options.address, namespace=options.namespace, plugins=[plugin], runtime=runtime())
     await serve(client, task_queue=options.task_queue, workflows=workflows, drain_s=options.drain)
     return 0

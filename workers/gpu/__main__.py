@@ -33,9 +33,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 async def work(options: argparse.Namespace) -> int:
     """Load the model, then poll."""
-    from wonder.trace.store import open_store  # noqa: PLC0415
-
     from wonder.engine import TraceEngine  # noqa: PLC0415 - torch takes seconds, and --help must not
+    from wonder.trace.store import open_store  # noqa: PLC0415
 
     if options.threads:
         import torch  # noqa: PLC0415

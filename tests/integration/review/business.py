@@ -84,6 +84,7 @@ class Business:
                 on_timeout=asked.on_timeout,
                 prompt="Ticket: where is my money?",
                 why="the model was not sure",
+                task_queue=workflow.info().task_queue,
             )
             given.append(
                 Given(

@@ -18,11 +18,11 @@ from wonder.errors import (
     ClaimConflict,
     DeadlinePassed,
     DecisionInvalid,
+    NotAllowed,
     ReviewNotFound,
     WorkerMissing,
 )
 from wonder.review.client import ReviewClient
-from wonder.review.errors import NotAllowed
 from wonder.review.types import OnTimeout, ReviewOutcome, ReviewSummary
 from wonder.review.workflow import HumanReview
 
