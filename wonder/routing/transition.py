@@ -27,7 +27,7 @@ class Transition(Settings):
     the action reads and answers. `condition` may be given as an operator expression (`E(…)`).
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     from_: Node = Field(alias="from")
     """The action that has just run."""

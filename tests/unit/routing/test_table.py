@@ -11,7 +11,7 @@ from wonder.actions.definition import ActionDef
 from wonder.errors import ConditionError, TableError
 from wonder.routing.expression import E
 from wonder.routing.table import TransitionTable
-from wonder.routing.transition import Transition
+from wonder.routing.transition import TableSpec, Transition
 from wonder.trace.capture import ThoughtCapture
 
 C = "thought_trace.overall_confidence"
@@ -223,7 +223,7 @@ def test_a_malformed_row_is_refused(settings: dict[str, Any]) -> None:
 
 def test_both_spellings_of_from_are_accepted_and_from_is_written() -> None:
     assert Transition(**{"from": "a", "to": "b", "condition": "otherwise"}).from_ == "a"
-    written = Transition(from_="a", to="b", condition="otherwise").model_dump(by_alias=True, exclude_defaults=True)
+    written = Transition(from_="a", to="b", condition="otherwise").model_dump(exclude_defaults=True)
     assert written == {"from": "a", "to": "b", "condition": "otherwise"}
 
 
@@ -254,6 +254,17 @@ def test_a_table_survives_json_and_yaml() -> None:
         assert again.to_dict() == table.to_dict()
     assert table.to_dict()["rows"][0]["from"] == "classify"
     assert table.thresholds == (("classify", 0.05),)
+
+
+def test_a_table_travels_as_the_input_of_a_workflow() -> None:
+    table = full_table()
+    text = table.spec.model_dump_json()
+    assert '"from":"classify"' in text
+    assert TransitionTable.from_spec(TableSpec.model_validate_json(text)).digest == table.digest
+    # A newer client may send settings that this worker does not know yet.
+    newer = json.loads(text) | {"budget": 3}
+    newer["rows"][0]["retry"] = 2
+    assert TransitionTable.from_spec(TableSpec.model_validate_json(json.dumps(newer))).digest == table.digest
 
 
 def test_a_table_file_with_a_misspelt_key_is_refused() -> None:
