@@ -35,7 +35,13 @@ class Assembler:
         self._names = names
 
     def trace(
-        self, request: EngineRequest, prompt: Sequence[int], batch: BatchResult, index: int, plan: ReadPlan | None
+        self,
+        request: EngineRequest,
+        prompt: Sequence[int],
+        batch: BatchResult,
+        index: int,
+        plan: ReadPlan | None,
+        queue_s: float = 0.0,
     ) -> ThoughtTrace:
         """The trace of row `index`, complete and not yet cut to size."""
         row = batch.rows[index]
@@ -51,9 +57,10 @@ class Assembler:
             "tokens": row.stream.pieces,
             "confidence_method": request.capture.confidence_method,
             "timings": Timings(
+                queue_s=round(queue_s, 6),
                 prefill_s=round(batch.prefill_s, 6),
-                decode_s=round(batch.decode_s, 6),
-                total_s=round(batch.prefill_s + batch.decode_s, 6),
+                decode_s=round(row.finished_s - batch.prefill_s, 6),
+                total_s=round(queue_s + row.finished_s, 6),
             ),
         }
         if not request.capture.enabled or batch.readings is None or plan is None:
@@ -100,6 +107,8 @@ class Assembler:
         ]
         if not kept:
             fields["top_alternatives"] = []
+        elif "token_confidences" in missing:
+            missing["top_alternatives"] = NOT_FINITE
         if request.capture.compute_confidence:
             return fields | self._confidence_fields(request, row, chosen, entropy)
         return fields | {"confidence_reason": "not asked for (compute_confidence=False)"}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from wonder.engine.anatomy import Anatomy
 from wonder.engine.reductions import (
     AttentionNumbers,
     attention_from_scores,
@@ -53,13 +54,13 @@ class AttentionTap:
     """Query column to read per row; None: the last one."""
 
 
-def install(model: PreTrainedModel) -> str | None:
+def install(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
     """Wrap the attention implementation of a model; the text stays the same to the bit.
 
     Returns:
         Why it could not be done, or None.
     """
-    attention = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    attention = [part for block in anatomy.blocks for part in block.modules() if hasattr(part, "layer_idx")]
     if not attention or not model._can_set_attn_implementation():
         return f"{type(model).__name__} does not call its attention through an interface that can be watched"
     modeling = sys.modules[type(attention[0]).__module__]
@@ -73,7 +74,11 @@ def install(model: PreTrainedModel) -> str | None:
     AttentionInterface.register(name, _watched(inner))
     # Without a mask function of the same name, the mask would be None and padding would be attended, silently.
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-    model.set_attn_implementation(name)
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError, RuntimeError, AttributeError, KeyError) as error:
+        model.set_attn_implementation(implementation)
+        return f"{type(model).__name__} refused the watched attention implementation ({error})"
     if model.config._attn_implementation != name:
         return f"{type(model).__name__} refused the watched attention implementation"
     return None

@@ -1,12 +1,14 @@
 """`TraceEngine`: load a model, generate for many requests at once, and give each its text and its trace."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from wonder.embedded import embedded_probes
@@ -21,6 +23,7 @@ from wonder.engine.keep import hidden_tensors, keep
 from wonder.engine.layout import Side
 from wonder.engine.load import LoadOptions, default_device, load_model
 from wonder.engine.loop import Runtime, run_batch
+from wonder.engine.memory import is_out_of_memory
 from wonder.engine.request import EngineRequest
 from wonder.engine.selfcheck import prepare
 from wonder.engine.taps import Taps
@@ -28,7 +31,7 @@ from wonder.engine.text import TokenNames
 from wonder.errors import OutOfMemory, PromptTooLong, SettingNotSupported, WonderError
 from wonder.names import EMBEDDED_MODEL
 from wonder.probes.fingerprint import model_fingerprint
-from wonder.trace.schema import AgentMessage
+from wonder.trace.schema import AgentMessage, ThoughtTrace
 from wonder.trace.store import ArtifactStore
 
 ATTENTION_FIELDS: Final = (
@@ -82,7 +85,7 @@ class TraceEngine:
             special_ids=special,
             end_ids=_end_ids(model, tokenizer),
             pad_id=_pad_id(tokenizer, anatomy.vocabulary),
-            side="left" if anatomy.is_recurrent else padding_side,
+            side="left" if anatomy.is_recurrent or _is_flash(model) else padding_side,
         )
         self._support = prepare(self._runtime)
         self._runtime = replace(self._runtime, additive_masks=is_additive(model))
@@ -194,6 +197,7 @@ class TraceEngine:
             In the order of the requests: the message, or the error of a request that cannot be answered, so that it
             does not sink its neighbours.
         """
+        asked = time.perf_counter()
         results: list[AgentMessage | WonderError | None] = [None] * len(requests)
         prompts: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
@@ -211,7 +215,7 @@ class TraceEngine:
         )
         for group in groups:
             members = [ready[place] for place in group]
-            answers = self._group([requests[i] for i in members], [prompts[i] for i in members], on_step)
+            answers = self._group([requests[i] for i in members], [prompts[i] for i in members], asked, on_step)
             for index, answer in zip(members, answers, strict=True):
                 results[index] = answer
         return [result for result in results if result is not None]
@@ -250,14 +254,15 @@ class TraceEngine:
         self,
         requests: Sequence[EngineRequest],
         prompts: Sequence[list[int]],
+        asked: float,
         on_step: Callable[[int], None] | None,
     ) -> list[AgentMessage | WonderError]:
         """Run one batch; where the device has no room, run its halves."""
         try:
             with self._lock:
-                return self._run(requests, prompts, on_step)
+                return self._run(requests, prompts, asked, on_step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Outside the handler: while the error is held, so are the frames and tensors of the attempt.
         if torch.cuda.is_available():
@@ -271,31 +276,48 @@ class TraceEngine:
                 )
             ]
         half = len(requests) // 2
-        first = self._group(requests[:half], prompts[:half], on_step)
-        return first + self._group(requests[half:], prompts[half:], on_step)
+        first = self._group(requests[:half], prompts[:half], asked, on_step)
+        return first + self._group(requests[half:], prompts[half:], asked, on_step)
 
     def _run(
         self,
         requests: Sequence[EngineRequest],
         prompts: Sequence[list[int]],
+        asked: float,
         on_step: Callable[[int], None] | None,
     ) -> list[AgentMessage | WonderError]:
-        n_layers = self._runtime.anatomy.n_layers
-        plan = demand.plan_for([request.capture for request in requests], self._shelf, n_layers, self._support)
-        batch = run_batch(self._runtime, prompts, [request.sampling for request in requests], plan, on_step=on_step)
         messages: list[AgentMessage | WonderError] = []
-        for index, request in enumerate(requests):
-            trace = self._assembler.trace(request, prompts[index], batch, index, plan)
-            tensors = {}
-            if plan is not None and batch.readings is not None:
-                tensors = hidden_tensors(request.capture, batch.readings, plan, index, n_layers)
+        for request, (text, trace, tensors) in zip(
+            requests, self._read(requests, prompts, asked, on_step), strict=True
+        ):
             try:
                 trace = keep(trace, request.capture, tensors, self._store)
             except WonderError as error:
                 messages.append(error)
-                continue
-            messages.append(AgentMessage(text=batch.rows[index].answer, thought_trace=trace))
+            else:
+                messages.append(AgentMessage(text=text, thought_trace=trace))
         return messages
+
+    def _read(
+        self,
+        requests: Sequence[EngineRequest],
+        prompts: Sequence[list[int]],
+        asked: float,
+        on_step: Callable[[int], None] | None,
+    ) -> list[tuple[str, ThoughtTrace, dict[str, Tensor]]]:
+        """One batch: each row's text, its trace in full length and precision, and its tensors for the artifact."""
+        n_layers = self._runtime.anatomy.n_layers
+        plan = demand.plan_for([request.capture for request in requests], self._shelf, n_layers, self._support)
+        queue_s = time.perf_counter() - asked
+        batch = run_batch(self._runtime, prompts, [request.sampling for request in requests], plan, on_step=on_step)
+        results = []
+        for index, request in enumerate(requests):
+            tensors = {}
+            if plan is not None and batch.readings is not None:
+                tensors = hidden_tensors(request.capture, batch.readings, plan, index, n_layers)
+            trace = self._assembler.trace(request, prompts[index], batch, index, plan, queue_s)
+            results.append((batch.rows[index].answer, trace, tensors))
+        return results
 
 
 def _tokenize(tokenizer: Any, prompt: str) -> list[int]:
@@ -312,14 +334,13 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token in ends)
 
 
+def _is_flash(model: PreTrainedModel) -> bool:
+    """Flash attention takes no mask but padding, and that on the left."""
+    return "flash" in str(model.config._attn_implementation)
+
+
 def _pad_id(tokenizer: Any, vocabulary: int) -> int:
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None and int(token) < vocabulary:
             return int(token)
     return 0
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)

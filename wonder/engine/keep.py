@@ -51,7 +51,7 @@ def keep(
     if moved and store is not None and capture.store_in == "context":
         refs.append(_put(store, moved_tensors(moved), "what was too long for the trace"))
     # A second cut: an unusual store may have addresses longer than what was left free.
-    return fit(small.model_copy(update={"artifacts": refs}), TRACE_LIMIT_BYTES, destination)[0]
+    return fit(small.model_copy(update={"artifacts": refs}), TRACE_LIMIT_BYTES, "dropped")[0]
 
 
 def moved_tensors(moved: Moved) -> dict[str, Tensor]:

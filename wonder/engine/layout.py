@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,11 @@ class Layout:
             rows.append([*padding, *prompt] if side == "left" else [*prompt, *padding])
         return cls(torch.tensor(rows, device=device), [len(prompt) for prompt in prompts], side)
 
+    @cached_property
+    def lengths_B(self) -> Tensor:  # noqa: N802 — the suffix names the shape
+        """Prompt tokens of each row."""
+        return torch.tensor(self.lengths, device=self.ids_BS.device)
+
     @property
     def width(self) -> int:
         """Columns of the padded prompts."""
@@ -63,18 +69,17 @@ class Layout:
     def real(self) -> Tensor:
         """True where a prompt token stands."""
         columns_S = torch.arange(self.width, device=self.ids_BS.device)
-        lengths_B = torch.tensor(self.lengths, device=self.ids_BS.device)
         if self.side == "left":
-            return columns_S >= (self.width - lengths_B)[:, None]
-        return columns_S < lengths_B[:, None]
+            return columns_S >= (self.width - self.lengths_B)[:, None]
+        return columns_S < self.lengths_B[:, None]
 
     def positions(self) -> Tensor:
         """Position ids of the prompt columns; padding has 0."""
         return (self.real().long().cumsum(-1) - 1).clamp_min(0)
 
-    def positions_after(self, step: int) -> Tensor:
-        """Position ids (B, 1) of the token generated in this step, counted from 0."""
-        return torch.tensor(self.lengths, device=self.ids_BS.device)[:, None] + step
+    def positions_after(self, step: int, count: int = 1) -> Tensor:
+        """Position ids (B, count) of the tokens generated from this step on, counted from 0."""
+        return self.lengths_B[:, None] + torch.arange(step, step + count, device=self.ids_BS.device)
 
 
 def masks_by_position(

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from wonder.embedded import EMBEDDED, embedded_path
-from wonder.errors import ModelNotFound, ModelNotUsable, SettingNotSupported
+from wonder.engine.memory import is_out_of_memory
+from wonder.errors import ModelError, ModelNotFound, ModelNotUsable, OutOfMemory, SettingNotSupported
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
         arguments["quantization_config"] = quantized
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
+        if options.device is not None and options.device_map is None:
+            model.to(options.device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _explained(name, source, error) from error
-    if options.device is not None and options.device_map is None:
-        model.to(options.device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
     commit = getattr(config, "_commit_hash", None) or options.revision or ""
     model.eval()  # type: ignore[no-untyped-call]
     return Loaded(model, tokenizer, str(name), str(commit))
@@ -90,8 +91,10 @@ def _source(name: str | Path) -> str:
     return text
 
 
-def _explained(name: str | Path, source: str, error: Exception) -> ModelNotFound | ModelNotUsable:
+def _explained(name: str | Path, source: str, error: Exception) -> ModelError:
     text = " ".join(str(error).split())
+    if is_out_of_memory(error):
+        return OutOfMemory(f"the device has no room for {name}: quantise it, or use a larger device or several")
     if "Unrecognized configuration class" in text:
         return ModelNotUsable(f"{name} is not a causal language model: Wonder reads decoder-only models")
     is_folder = Path(source).is_dir()

@@ -57,6 +57,8 @@ class Row:
         self.finished: Literal["stop", "length"] | None = None
         self.cut: int | None = None
         """Where the stop string starts in the text."""
+        self.finished_s = 0.0
+        """Seconds from the start of the batch to the last token."""
 
     def push(self, token: int) -> None:
         """Take the next token, and see whether it ends the answer."""
@@ -88,7 +90,6 @@ class BatchResult:
     layout: Layout
     readings: BatchReadings | None
     prefill_s: float
-    decode_s: float
 
 
 @dataclass
@@ -145,8 +146,7 @@ class _Feeder:
         real_BT = torch.nn.functional.pad(real_BS, (0, fed), value=True)
         if self.layout.side == "left":
             return real_BT.long()
-        after = [self.layout.positions_after(step) for step in range(fed)]
-        keys_BT = torch.cat([self.layout.positions(), *after], dim=1)
+        keys_BT = torch.cat([self.layout.positions(), self.layout.positions_after(0, fed)], dim=1)
         additive = self.runtime.model.dtype if self.runtime.additive_masks else None
         return masks_by_position(self.runtime.anatomy.config, positions, keys_BT, real_BT, additive)
 
@@ -194,8 +194,9 @@ def run_batch(
             for row, token in zip(rows, tokens_B.tolist(), strict=True):
                 if not row.finished:
                     row.push(token)
+                    row.finished_s = time.perf_counter() - began
             if step == 0:
-                prefill_s = time.perf_counter() - began
+                prefill_s = min(row.finished_s for row in rows)
             if on_step is not None:
                 on_step(step + 1)
             now_live = [not row.finished for row in rows]
@@ -205,7 +206,7 @@ def run_batch(
                 active_B = torch.tensor(now_live, device=active_B.device)
             tokens_B = tokens_B.to(layout.ids_BS.device)
     readings = None if recorder is None else recorder.finish()
-    return BatchResult(rows, layout, readings, prefill_s, time.perf_counter() - began - prefill_s)
+    return BatchResult(rows, layout, readings, prefill_s)
 
 
 def _forward(feeder: _Feeder, recorder: Recorder | None, tokens_B: Tensor, active_B: Tensor, step: int) -> Tensor:

@@ -11,7 +11,7 @@ from wonder.engine.layout import Layout
 from wonder.engine.loop import Runtime, run_batch
 from wonder.engine.recorder import ReadPlan
 from wonder.engine.taps import StepSink
-from wonder.errors import ModelNotUsable
+from wonder.errors import ModelNotUsable, OutOfMemory
 from wonder.trace.sampling import Sampling
 
 # Shape suffixes: B rows, S columns, V vocabulary.
@@ -37,6 +37,8 @@ def prepare(runtime: Runtime) -> Support:
     """
     try:
         plain = _logits(runtime, None)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"the model fits, but a prompt of {PROMPT_TOKENS} tokens does not ({error})") from error
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelNotUsable(
             f"{type(runtime.model).__name__} loads but does not generate ({type(error).__name__}: {error}): "
@@ -44,7 +46,7 @@ def prepare(runtime: Runtime) -> Support:
         ) from error
     exact = _same(plain, _logits(runtime, None), exact=True)
     implementation = str(runtime.model.config._attn_implementation)
-    reason = attention.install(runtime.model)
+    reason = attention.install(runtime.model, runtime.anatomy)
     if reason is None:
         reason = _find_attention(runtime)
         watched = _logits(runtime, None)

@@ -1,6 +1,6 @@
 """Tiny random models of real architectures, and a byte-level tokenizer, made in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tokenizers.processors import TemplateProcessing
 from wonder.engine.engine import TraceEngine
 from wonder.trace.store import DirectoryStore
 
-torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 VOCABULARY = 320
 COMMON = {
     "vocab_size": VOCABULARY,
@@ -105,7 +104,7 @@ def build(family: str, seed: int = 0, **overrides: Any) -> Any:
 
 
 def byte_tokenizer() -> Any:
-    """One token per byte, and the usual special tokens in front: pieces of characters are the rule, not the exception."""
+    """One token per byte and the usual special tokens: parts of characters are the rule here, not the exception."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {letter: at + 3 for at, letter in enumerate(alphabet)}
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -115,6 +114,15 @@ def byte_tokenizer() -> Any:
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
     )
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """For tensors this small a second thread only waits, for long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

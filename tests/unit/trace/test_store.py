@@ -1,0 +1,95 @@
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from wonder.errors import ArtifactCorrupt, ArtifactMissing, SettingNotSupported
+from wonder.trace.artifacts import ArtifactRef, TensorSpec
+from wonder.trace.store import DirectoryStore, open_store
+
+
+def test_bytes_come_back_and_lie_under_their_digest(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    ref = store.put(b"abc", tensors={"x": TensorSpec(dtype="F32", shape=[2])}, content="test")
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert (tmp_path / digest[:2] / digest).read_bytes() == b"abc"
+    assert ref.uri == (tmp_path / digest[:2] / digest).as_uri()
+    assert (ref.bytes, ref.tensors["x"].shape) == (3, [2])
+    assert store.get(ref) == b"abc"
+    assert store.put(b"abc").uri == ref.uri
+
+
+def test_a_folder_with_unusual_letters_works(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "mit Ümlaut & 100 %")
+    assert store.get(store.put(b"abc")) == b"abc"
+    assert open_store(store.root.as_uri()).get(store.put(b"abc")) == b"abc"
+
+
+@pytest.mark.parametrize("damage", [b"abd", b"ab", b"abcd", b""])
+def test_changed_bytes_are_refused_and_written_anew_by_the_next_put(tmp_path: Path, damage: bytes) -> None:
+    store = DirectoryStore(tmp_path)
+    ref = store.put(b"abc")
+    path = tmp_path / ref.sha256[:2] / ref.sha256
+    path.write_bytes(damage)
+    with pytest.raises(ArtifactCorrupt, match="restore it"):
+        store.get(ref)
+    assert store.get(store.put(b"abc")) == b"abc"
+
+
+def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    ref = store.put(b"abc")
+    (tmp_path / ref.sha256[:2] / ref.sha256).unlink()
+    with pytest.raises(ArtifactMissing, match="nothing is stored"):
+        store.get(ref)
+
+
+def test_a_reference_that_points_outside_the_store_is_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "secret"
+    outside.write_bytes(b"abc")
+    store = DirectoryStore(tmp_path / "store")
+    good = store.put(b"abc")
+    digest = good.sha256
+    addresses = [
+        outside.as_uri(),
+        f"{store.root.as_uri()}/../secret",
+        f"{store.root.as_uri()}/{digest[:2]}/../../secret",
+        "s3://bucket/key",
+        "http://example.org/x",
+        str(outside),
+    ]
+    for uri in addresses:
+        with pytest.raises(ArtifactMissing, match="not an address of the store"):
+            store.get(good.model_copy(update={"uri": uri}))
+
+
+def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    ref = store.put(b"abc")
+    path = store.root / ref.sha256[:2] / ref.sha256
+    path.unlink()
+    (tmp_path / "secret").write_bytes(b"abc")
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtifactMissing, match="link"):
+        store.get(ref)
+
+
+def test_many_writers_of_the_same_bytes_leave_one_whole_file(tmp_path: Path) -> None:
+    data = os.urandom(200_000)
+    with ThreadPoolExecutor(8) as pool:
+        refs = list(pool.map(lambda _: DirectoryStore(tmp_path).put(data), range(16)))
+    assert len({ref.uri for ref in refs}) == 1
+    assert DirectoryStore(tmp_path).get(refs[0]) == data
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [refs[0].sha256]
+
+
+def test_an_address_of_another_kind_is_refused() -> None:
+    with pytest.raises(SettingNotSupported, match="ftp://"):
+        open_store("ftp://somewhere/else")
+
+
+def test_a_reference_survives_json(tmp_path: Path) -> None:
+    ref = DirectoryStore(tmp_path).put(b"abc", format="json")
+    assert ArtifactRef.model_validate_json(ref.model_dump_json()) == ref
