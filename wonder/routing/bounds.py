@@ -92,6 +92,8 @@ def _equal(left: Kind, right: Kind) -> bool | None:
     if left.constant is not None and left.constant == right.constant:
         return True
     for kind, other in ((left, right), (right, left)):
+        if kind.constant is not None and other.members is not None and kind.constant not in other.members:
+            return False
         if kind.constant is not None and not float(kind.constant).is_integer() and other.whole:
             return False
     return None

@@ -1,6 +1,7 @@
 """The checks a condition passes before it may decide anything: names, kinds, bounds."""
 
 import math
+from collections.abc import Iterable
 
 from wonder.errors import ConditionError
 from wonder.routing import bounds
@@ -135,7 +136,7 @@ class Checker:
             raise self.fail(
                 span,
                 f"action {self.schema.action!r} does not probe {step!r}: {suggestion(str(step), concepts)} "
-                "Concepts are listed in ThoughtCapture(run_concept_probes=[…])",
+                "(concepts are listed in ThoughtCapture(run_concept_probes=[…]))",
             )
 
     def _step(self, kind: Kind, step: Step, span: Span) -> Kind:
@@ -194,7 +195,10 @@ class Checker:
                 for side, kind, other in ((left, first, second), (right, second, first))
                 if kind.constant is None and (kind.low, kind.high) != (-math.inf, math.inf)
             ]
-            if not facts and (first.constant is None or second.constant is None):
+            listed = first.members or second.members
+            if listed:
+                facts = [f"the value is one of {', '.join(map(str, listed))}"]
+            elif not facts and (first.constant is None or second.constant is None):
                 facts = ["the value is a whole number"]
             raise self.fail(span, f"always {str(verdict).lower()}: {' and '.join(facts) or 'both sides are constants'}")
 
@@ -224,23 +228,27 @@ class Checker:
         inner = Kind("text") if container.name == "map" and not container.number_keys else container.item or ANY
         if "any" not in (item.name, inner.name) and item.name != inner.name:
             raise self.fail(node.item.span, f"'in' looks for {inner.article} here, this is {item.article}")
-        is_concepts = canonical(node.container) == "thought_trace.active_concepts"
-        if is_concepts and isinstance(node.item, Text):
-            self._check_concept(node.item.value, node.item.span)
+        if isinstance(node.item, Text):
+            if canonical(node.container) == "thought_trace.active_concepts":
+                self._check_concept(node.item.value, node.item.span)
+            names = container.keys if container.name == "map" else inner.members
+            self._check_member(node.item, names)
         return BOOL
 
     def _in_items(self, item: Node, kind: Kind, container: Items) -> None:
-        possible = False
         for value in container.values:
             entry = self.kind(value)
             if kind.name not in ("any", entry.name):
                 raise self.fail(value.span, f"cannot compare {kind.article} with {entry.article}")
-            if kind.members is not None and isinstance(value, Text) and value.value not in kind.members:
-                names = [str(member) for member in kind.members]
-                raise self.fail(value.span, f"the value is never {value.value!r}: {suggestion(value.value, names)}")
-            possible |= kind.name != "number" or bounds.compare(kind, "==", entry) is not False
-        if not possible:
-            raise self.fail(item.span.to(container.span), f"always false: the value lies in {kind.interval}")
+            if isinstance(value, Text):
+                self._check_member(value, kind.members)
+            elif kind.name == "number":
+                self._number_link(item, "==", value, value.span)
+
+    def _check_member(self, value: Text, members: Iterable[object] | None) -> None:
+        names = None if members is None else [str(member) for member in members]
+        if names is not None and value.value not in names:
+            raise self.fail(value.span, f"there never is {value.value!r} here: {suggestion(value.value, names)}")
 
     # Functions
 

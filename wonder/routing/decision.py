@@ -41,7 +41,7 @@ class RouteDecision(WireModel):
     row: str | None
     """Name of the deciding row."""
     rows: list[RowOutcome]
-    """Every row that starts at `after`, in the table's order, evaluated."""
+    """Every row that starts at `after`, in the order in which they are looked at, evaluated."""
     visit: int
     """How often the action has run, this time included."""
     propensity: float = Field(default=1.0, ge=0.0, le=1.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,6 +13,9 @@ from pydantic import BaseModel
 
 from wonder.routing.syntax import Path, Step
 from wonder.trace.schema import ThoughtTrace
+
+LARGEST = int(sys.float_info.max)
+"""Magnitude up to which an integer is a finite number."""
 
 Thresholds = Mapping[tuple[str, float], float | None]
 """(name, risk) → the certified number, or None where none could be certified."""
@@ -36,14 +40,17 @@ def guard(value: Any) -> Any:
     cls = value.__class__
     if cls is float:
         return value if -math.inf < value < math.inf else None
-    if cls is int or cls is str or cls is bool or value is None:
+    if cls is str or cls is bool or value is None:
         return value
+    if cls is int:
+        # An integer beyond the floats is no finite number of any use, and too long for a record.
+        return value if -LARGEST <= value <= LARGEST else None
     if isinstance(value, Enum):
         return guard(value.value)
     if isinstance(value, float | Decimal):
         return guard(_as_float(value))
     if isinstance(value, int):
-        return int(value)
+        return guard(int(value))
     return str(value) if isinstance(value, str) else value
 
 
@@ -75,7 +82,9 @@ def why_unknown(env: Env, path: Path) -> str:
             return _why_missing(env, path, at)
     if value is None:
         return _why_none(env, path)
-    return f"{_as_float(value)} is not a finite number" if isinstance(value, float | Decimal) else "not set"
+    if isinstance(value, float | Decimal):
+        return f"{_as_float(value)} is not a finite number"
+    return "the number is too large" if isinstance(value, int) else "not set"
 
 
 def _why_missing(env: Env, path: Path, at: int) -> str:

@@ -22,7 +22,6 @@ from wonder.routing.syntax import (
     Text,
     canonical,
     number_text,
-    text_literal,
 )
 
 _WORDS: Mapping[CompareOp, str] = {
@@ -77,7 +76,7 @@ def _link(left: Node, op: CompareOp, right: Node, env: Env) -> str:
 def _named(node: Node, env: Env, other: Node | None = None) -> str:
     """A side of a comparison: a literal as it is, anything else with its name and its value."""
     if isinstance(node, Number | Text | Bool):
-        return canonical(node)
+        return figure(node.value, node.value)
     against = compiler.value(other)(env) if other is not None else None
     return f"{short(node)} {figure(compiler.value(node)(env), against)}"
 
@@ -108,15 +107,17 @@ def figure(found: Any, against: Any = None) -> str:
                 return number_text(rounded)
         return number_text(found)
     if isinstance(found, str):
-        return text_literal(found if len(found) <= _LONGEST else found[:_LONGEST] + "…")
+        return f'"{spelled(found)}"'
     return str(spelled(found))
 
 
 def spelled(found: Any) -> Reading:
     """A value as a record keeps it: numbers, bools and short texts as they are, the rest by its size."""
-    if isinstance(found, str) and len(found) > _LONGEST:
-        return found[:_LONGEST] + "…"
-    if found is None or isinstance(found, int | float | str):
+    if isinstance(found, str):
+        short = found if len(found) <= _LONGEST else found[:_LONGEST] + "…"
+        # A lone surrogate cannot be written to a history.
+        return short.encode(errors="replace").decode()
+    if found is None or isinstance(found, int | float):
         return found
     if isinstance(found, Sequence | Mapping | Set):
         return f"{len(found)} entries"

@@ -185,7 +185,8 @@ def _listed(values: tuple[Any, ...]) -> Kind:
     if plain and all(isinstance(value, bool) for value in plain):
         return BOOL
     if plain and all(isinstance(value, int | float) and not isinstance(value, bool) for value in plain):
-        return Kind("number", min(plain), max(plain), whole=all(isinstance(value, int) for value in plain))
+        whole = all(isinstance(value, int) for value in plain)
+        return Kind("number", min(plain), max(plain), whole=whole, members=tuple(plain))
     return ANY
 
 

@@ -194,6 +194,9 @@ def _one(variable: str, values: Spans | Picks) -> list[Box]:
 def _within(kind: Kind) -> Spans:
     if kind.name != "number":
         return Spans((Interval(),))
+    if kind.members is not None:
+        numbers = [member for member in kind.members if isinstance(member, int | float)]
+        return Spans(tuple(Interval(number, high=number) for number in numbers))
     return Spans((Interval(kind.low, kind.low_open, kind.high, kind.high_open),), kind.whole)
 
 

@@ -1,6 +1,7 @@
 """`Transition`: one row of a table, and `TableSpec`: a whole table as data."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
@@ -27,9 +28,9 @@ class Transition(Settings):
     the action reads and answers. `condition` may be given as an operator expression (`E(…)`).
     """
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
-    from_: Node = Field(alias="from")
+    from_: Node = Field(serialization_alias="from")
     """The action that has just run."""
     to: Node | Annotated[list[Node], Field(min_length=1)]
     """Where to go; a list goes to all of them at once."""
@@ -48,14 +49,30 @@ class Transition(Settings):
 
     _actions: list[Any] = PrivateAttr(default_factory=list)
 
+    if TYPE_CHECKING:
+        # What pydantic cannot say about its own __init__: actions and expressions are accepted too.
+        def __init__(
+            self,
+            *,
+            from_: str | Action,
+            to: str | Action | Sequence[str | Action],
+            condition: str | Expression,
+            name: str = "",
+            priority: int | None = None,
+            on_unknown: str | Action | None = None,
+            requires_status: Literal["calibrated", "uncalibrated"] | None = None,
+            max_visits: int | None = None,
+        ) -> None: ...
+
     @model_validator(mode="wrap")
     @classmethod
     def _accept_actions(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(value, dict):
             return handler(value)
         found: list[Any] = []
-        plain = dict(value)
-        for key in ("from", "from_", "to", "on_unknown"):
+        # `from` is a keyword of Python: data says `from`, code says `from_`.
+        plain = {"from_" if key == "from" else key: item for key, item in value.items()}
+        for key in ("from_", "to", "on_unknown"):
             if key in plain:
                 plain[key] = _names(plain[key], found)
         row = handler(plain)

@@ -125,12 +125,13 @@ def test_explanations_never_round_a_number_onto_the_bound(confidence: float, sho
         ("state.vip", "state.vip is true"),
         ("not known(output)", "known(output) is false"),
         (f"{C} < {LEGAL} * 7", "overall_confidence 0.6 is below thought_trace.active_concepts.legal_risk * 7 0.7"),
+        ("state.name == 'Müller'", 'state.name "Müller" is "Müller"'),
         (f"{C} < 0.7 if state.vip else {C} < 0.2", "overall_confidence 0.6 is below 0.7"),
     ],
 )
 def test_explanations_name_what_decided(condition: str, explanation: str) -> None:
     ctx = context(0.6, 0.1, finish_reason="length")
-    ctx.state["vip"] = True
+    ctx.state.update(vip=True, name="Müller")
     decision = decide([row("human_review", condition), ROWS[-1]], ctx)
     assert decision.explanation == f"{explanation}: on to human_review"
 
@@ -185,6 +186,18 @@ def test_an_otherwise_may_require_a_status_too() -> None:
     assert decide(rows, context(0.99, confidence_status="calibrated")).reason == "otherwise"
     decision = decide(rows, context(0.99, confidence_status="uncalibrated"))
     assert (decision.to, decision.reason) == ("human_review", "unknown")
+    # Where another row decides, nothing is asked of it.
+    decision = decide(rows, context(0.5, confidence_status="uncalibrated"))
+    assert (decision.reason, decision.rows[-1].outcome) == ("condition", "false")
+
+
+def test_what_cannot_be_written_to_a_history_is_not() -> None:
+    rows = [row("a", "state.text == 'x' or state.big > 3 or len(state.text) > 2"), ROWS[-1]]
+    ctx = context()
+    ctx.state.update(text="\ud800" + "é" * 500, big=10**5000)
+    decision = decide(rows, ctx)
+    assert decision.to == "a"
+    assert len(decision.model_dump_json()) < 1500
 
 
 def test_a_threshold_without_a_certificate_goes_to_on_unknown() -> None:
@@ -269,7 +282,13 @@ def test_a_row_is_taken_only_as_often_as_it_allows() -> None:
 # Properties
 
 anything = st.one_of(
-    st.floats(), st.none(), st.integers(), st.booleans(), st.text(max_size=3), st.lists(st.floats(), max_size=2)
+    st.floats(),
+    st.none(),
+    st.integers(),
+    st.just(10**400),
+    st.booleans(),
+    st.text(st.characters(), max_size=3),
+    st.lists(st.floats(), max_size=2),
 )
 values = st.one_of(st.floats(0, 1), anything)
 wild_traces = st.fixed_dictionaries(

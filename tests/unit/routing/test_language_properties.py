@@ -115,9 +115,13 @@ def spell(tree: Any) -> str:
 
 def number(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
+    if not is_number or abs(value) > 1.7976931348623157e308 or value != value:
         return UNKNOWN
     return value
+
+
+def is_wild(value: float) -> bool:
+    return not isinstance(value, bool) and is_unknown(number(value))
 
 
 def settle(found: list[Any]) -> Any:
@@ -137,7 +141,7 @@ def meaning(tree: Any, state: dict[str, Any]) -> Any:
     match tree:
         case ("path", name):
             value = state.get(name)
-            return UNKNOWN if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+            return UNKNOWN if value is None or (isinstance(value, int | float) and is_wild(value)) else value
         case ("bool", name):
             return state[name] if isinstance(state.get(name), bool) else UNKNOWN
         case ("const" | "truth", value):

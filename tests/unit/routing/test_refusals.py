@@ -37,6 +37,8 @@ class Answer(BaseModel):
     extra: Extra = Extra()
     scores: dict[Literal["a", "b"], float] = Field(default_factory=dict)
     tags: list[str] = Field(default_factory=list)
+    labels: list[Literal["new", "old"]] = Field(default_factory=list)
+    level: Literal[1, 2, 5] = 1
 
 
 def action(**capture: object) -> ActionDef[Answer]:
@@ -132,7 +134,8 @@ def test_a_misspelt_field_is_refused_with_the_right_name_and_carets() -> None:
         (f"max({CONFIDENCE}, thought_trace.active_concepts.x) > 1", "always false"),
         (f"({CONFIDENCE} if state.ok else 0) > 1", "always false"),
         (f"0 <= {CONFIDENCE} < 0.5", "always true"),
-        (f"{CONFIDENCE} in [2, 3]", "always false: the value lies in [0, 1]"),
+        (f"{CONFIDENCE} in [0.5, 3]", "always false: the value lies in [0, 1]"),
+        (f"(visits - 1) * {CONFIDENCE} < 0", "always false"),
         ("thought_trace.active_concepts.x > 1", "always false"),
         ('thought_trace.active_concepts["x"] > 1', "always false"),
         ("thought_trace.attention_entropy[0] < 0", "always false"),
@@ -308,6 +311,11 @@ def test_a_signal_that_is_switched_off_is_refused_with_the_switch(condition: str
         ("output.done == 'yes'", "cannot compare a bool with a string"),
         ("output.extra.nte == 'x'", "did you mean 'note'?"),
         ("output.scores.c > 1", "the map has no key 'c'"),
+        ("'c' in output.scores", "there never is 'c' here: there are a, b"),
+        ("'cold' in output.labels", "did you mean 'old'?"),
+        ("output.level == 3", "always false: the value is one of 1, 2, 5"),
+        ("output.level in [1, 4]", "always false: the value is one of 1, 2, 5"),
+        ("output.level == 1 or output.level == 2 or output.level > 4", "always true"),
         ("output.tags[0] == 3", "cannot compare a string with a number"),
         ("'x' in output.tier", "this is a string"),
     ],
