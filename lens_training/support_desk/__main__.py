@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 EVALUATION_SEED = 2026
 PROBE_SEED = 11
-TICKETS = 4000
+TRAIN_TICKETS = 8000
+HELD_OUT_TICKETS = 4000
 
 
 def save_model(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -51,8 +52,8 @@ def report_on(folder: Path, *, recipe: Recipe, training_s: float, threads: int) 
     """Fit the probe of the stored model anew, measure both and write the card."""
     model, tokenizer = load_model(folder)
     shutil.rmtree(folder / "probes", ignore_errors=True)
-    train = tickets(TICKETS, seed=PROBE_SEED, split="train")
-    fresh = tickets(TICKETS, seed=EVALUATION_SEED, split="held_out")
+    train = tickets(TRAIN_TICKETS, seed=PROBE_SEED, split="train")
+    fresh = tickets(HELD_OUT_TICKETS, seed=EVALUATION_SEED, split="held_out")
     probe = fit_legal_risk(
         model,
         tokenizer,
@@ -87,9 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.card_only:
-        before = Report.model_validate_json((options.out / METRICS_FILE).read_bytes())
-        known = {name: type(getattr(Recipe(), name))(value) for name, value in before.recipe.items()}
-        recipe, training_s, threads = Recipe(**known), before.training_s, before.training_threads
+        # Only what training left behind is read, so that a card can be written anew after its format has changed.
+        before = json.loads((options.out / METRICS_FILE).read_text(encoding="utf-8"))
+        known = {name: type(getattr(Recipe(), name))(value) for name, value in before["recipe"].items()}
+        recipe, training_s, threads = Recipe(**known), before["training_s"], before["training_threads"]
     else:
         recipe, threads = Recipe(seed=options.seed, steps=options.steps), torch.get_num_threads()
         tokenizer = train_tokenizer(vocabulary=recipe.vocabulary, seed=recipe.seed)

@@ -1,7 +1,9 @@
 """Writes the model card: every number in it comes from the measured report."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
 from pydantic import BaseModel
@@ -10,7 +12,7 @@ from lens_training.support_desk.measure import REVIEW_BELOW, Figures
 from lens_training.support_desk.probe import ProbeReport
 from lens_training.support_desk.train import Recipe
 from wonder.embedded.phrases import CATALOGUE
-from wonder.embedded.world import TEAMS
+from wonder.embedded.world import ANSWER_END, ANSWER_MIDDLE, ANSWER_START, TEAMS, Triage, prompt
 from wonder.probes.manifest import ProbeMetrics
 
 METRICS_FILE: Final = "metrics.json"
@@ -27,6 +29,7 @@ class ProbeFigures(BaseModel, frozen=True):
     metrics: ProbeMetrics
     shuffled_label_auroc: float
     decoy_auroc: float
+    reworded_auroc: float
     precision_at_080: float
     recall_at_080: float
     decoys_over_080: float
@@ -59,6 +62,7 @@ def probe_figures(report: ProbeReport) -> ProbeFigures:
         metrics=manifest.metrics,
         shuffled_label_auroc=manifest.shuffled_label_auroc,
         decoy_auroc=report.decoy_auroc,
+        reworded_auroc=report.reworded_auroc,
         precision_at_080=report.precision_at_080,
         recall_at_080=report.recall_at_080,
         decoys_over_080=report.decoys_over_080,
@@ -78,90 +82,153 @@ def write_card(folder: Path, report: Report) -> None:
 
 def card(report: Report) -> str:
     """Return the card as Markdown."""
-    figures, probe, recipe = report.figures, report.probe, report.recipe
-    kinds = "\n".join(
-        f"| {kind} | {row.tickets} | {row.accuracy:.3f} | {row.bayes_accuracy:.3f} | {row.mean_abs_error:.3f} | "
-        f"{row.kl_nats:.3f} | {' / '.join(f'{value:.2f}' for value in row.confidence_quantiles.values())} |"
-        for kind, row in figures.kinds.items()
+    return (
+        "\n\n".join((_title(report), _world(), _training(report), _measured(report), _probe(report), _limits(report)))
+        + "\n"
     )
-    bins = "\n".join(f"| {row.confidence:.2f} | {row.accuracy:.2f} | {row.tickets} |" for row in figures.reliability)
-    scores = "\n".join(
-        f"| {name} | {value.value:.3f} | {value.low:.3f} to {value.high:.3f} |"
-        for name, value in (
-            ("AUROC", probe.metrics.auroc),
-            ("average precision", probe.metrics.average_precision),
-            ("TPR at 1 % FPR", probe.metrics.tpr_at_1pct_fpr),
+
+
+def _title(report: Report) -> str:
+    what = _paragraph(
+        f"A Llama of {report.parameters:,} parameters, trained from scratch on generated support tickets. It answers",
+        "the prompt below, up to `Triage:`, with the JSON. It ships with Wonder so that confidence, probes and routing",
+        "can be tried, and checked against a known truth, without any download. It knows nothing but this world and is",
+        "no use for real tickets.",
+    )
+    example = Triage(team="billing", urgency="normal")
+    code = f"{prompt('I was charged twice.')}{ANSWER_START}{example.team}{ANSWER_MIDDLE}{example.urgency}{ANSWER_END}"
+    return f"# support-desk\n\n{what}\n\n```text\n{code}\n```"
+
+
+def _world() -> str:
+    services = sum(map(len, CATALOGUE.values()))
+    return "## The world\n\n" + _paragraph(
+        f"`wonder/embedded/world.py` draws tickets for the teams {', '.join(TEAMS)}. The probability of each team",
+        "given the text is known. Kinds: *clear* (one team), *ambiguous* (two or three teams, fixed shares), *legal*",
+        "(a clear ticket that carries legal risk, which makes it urgent), *unseen* (about a made-up product: any team,",
+        "equally likely) and *off_topic* (no ticket at all: any team, equally likely).",
+        f"{services} named services belong to one team each, and nothing but training tells which. Training and",
+        "held-out texts are told apart by hash; made-up names and off-topic topics of the held-out split never occur",
+        "in training. Sentence templates are shared by both splits.",
+    )
+
+
+def _training(report: Report) -> str:
+    recipe = {name: f"{value:g}" for name, value in report.recipe.items()}
+    return "## Training\n\n" + _paragraph(
+        f"`python -m lens_training.support_desk` (seed {recipe['seed']}): {recipe['steps']} steps of {recipe['batch']}",
+        f"tickets drawn afresh, so that no label is seen twice. {recipe['layers']} layers, d_model {recipe['hidden']},",
+        f"vocabulary {recipe['vocabulary']} (byte-level BPE). {report.training_s:.0f} s on {report.training_threads}",
+        "CPU threads. Weights are stored in bfloat16 and load as float32; weights and",
+        f"tokenizer take {report.files_bytes / 1e6:.1f} MB. Fingerprint `{report.fingerprint[:12]}`. The tokenizer",
+        "puts BOS before every prompt and pads on the left.",
+    )
+
+
+def _measured(report: Report) -> str:
+    figures = report.figures
+    overall = _table(
+        ("figure", "value"),
+        (
+            ("accuracy, greedy", f"{figures.accuracy:.3f}"),
+            ("accuracy of the best possible answer, expected", f"{figures.bayes_accuracy:.3f}"),
+            ("answers that are exactly the JSON asked for", f"{figures.well_formed:.4f}"),
+            ("mean absolute error of a team's probability", f"{figures.mean_abs_error:.4f}"),
+            ("KL(posterior ‖ model), nats", f"{figures.kl_nats:.4f}"),
+            ("ECE of the confidence (15 bins of equal count)", f"{figures.ece:.4f}"),
+            ("Brier score of the confidence", f"{figures.brier:.4f}"),
+            ("AUROC of confidence against correctness", f"{figures.auroc:.3f}"),
+            (f"errors caught at confidence < {REVIEW_BELOW}", f"{figures.errors_caught:.3f}"),
+            (f"answers reviewed at confidence < {REVIEW_BELOW}", f"{figures.reviewed:.3f}"),
+            ("error rate among the others", f"{figures.risk_unreviewed:.4f}"),
+        ),
+    )
+    kinds = _table(
+        (
+            "kind",
+            "tickets",
+            "accuracy",
+            "best possible",
+            "mean abs. error",
+            "KL, nats",
+            "confidence at 5/25/50/75/95 %",
+        ),
+        (
+            (
+                kind,
+                str(row.tickets),
+                f"{row.accuracy:.3f}",
+                f"{row.bayes_accuracy:.3f}",
+                f"{row.mean_abs_error:.3f}",
+                f"{row.kl_nats:.3f}",
+                " / ".join(f"{value:.2f}" for value in row.confidence_quantiles.values()),
+            )
+            for kind, row in figures.kinds.items()
+        ),
+    )
+    bins = _table(
+        ("mean confidence in the bin", "accuracy", "tickets"),
+        ((f"{row.confidence:.2f}", f"{row.accuracy:.2f}", str(row.tickets)) for row in figures.reliability),
+    )
+    meaning = _paragraph(
+        "An answer is right when both fields are. *Confidence* is the product over both fields of the probability of",
+        "the value's token; it is not calibrated afterwards.",
+    )
+    title = f"## Measured on {figures.tickets} held-out tickets (seed {report.evaluation_seed})"
+    return "\n\n".join((title, meaning, overall, kinds, bins))
+
+
+def _probe(report: Report) -> str:
+    probe = report.probe
+    named = (
+        ("AUROC", probe.metrics.auroc),
+        ("average precision", probe.metrics.average_precision),
+        ("TPR at 1 % FPR", probe.metrics.tpr_at_1pct_fpr),
+    )
+    scores = _table(
+        ("figure", "value", "95 % interval"),
+        ((name, f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}") for name, value in named),
+    )
+    where = (
+        f"`{probe.id}` reads {probe.hook_point}; {probe.method}, {probe.calibration} calibration fitted out of fold."
+    )
+    rest = _paragraph(
+        f"Against decoys alone (they sound legal and are not) its AUROC is {probe.decoy_auroc:.3f}; fitted to shuffled",
+        f"labels it is {probe.shuffled_label_auroc:.3f}. At a calibrated probability above 0.8 it has precision",
+        f"{probe.precision_at_080:.3f} and recall {probe.recall_at_080:.3f}, and fires on {probe.decoys_over_080:.1%}",
+        "of decoys.",
+    )
+    return "\n\n".join(("## The probe `legal_risk`", where, scores, rest))
+
+
+def _limits(report: Report) -> str:
+    return "## Limits\n\n" + "\n".join(
+        _paragraph("*", *sentences)
+        for sentences in (
+            (
+                "The language is a few hundred English sentence templates with slots, typos and lower case. Text from",
+                "anywhere else is out of distribution: confidence on held-out off-topic topics is measured above, on",
+                "other text it is not.",
+            ),
+            (
+                "A text that mixes ticket sentences with foreign ones was never trained on, nor were texts of more",
+                "than sixty words.",
+            ),
+            (
+                "Legal sentences and decoys are the same templates in both splits: the figures above say that the",
+                "concept can be read from the states. On sentences in words that training never used, legal ones",
+                f"against decoys, the probe's AUROC is {report.probe.reworded_auroc:.3f}: so far does it know the",
+                "meaning beside the wording.",
+            ),
+            ("Urgency is a function of the text; an off-topic text counts as low.",),
         )
     )
-    return f"""# support-desk
 
-A Llama of {report.parameters:,} parameters, trained from scratch on generated support tickets. It answers
-`Ticket: <text>\\nTriage:` with ` {{"team": "billing", "urgency": "normal"}}`. It ships with Wonder so that
-confidence, probes and routing can be tried, and checked against a known truth, without any download. It knows nothing
-but this world and is no use for real tickets.
 
-## The world
+def _paragraph(*parts: str) -> str:
+    return fill(" ".join(parts), 118, subsequent_indent="  " if parts[0] == "*" else "", break_on_hyphens=False)
 
-`wonder/embedded/world.py` draws tickets for the teams {", ".join(TEAMS)}. The probability of each team given the text
-is known. Kinds: *clear* (one team), *ambiguous* (two or three teams, fixed shares), *legal* (a clear ticket that
-carries legal risk, which makes it urgent), *unseen* (about a made-up product: any team, equally likely) and
-*off_topic* (no ticket at all: any team, equally likely). {sum(map(len, CATALOGUE.values()))} named services belong
-to one team each, and nothing but training tells which. Training and held-out texts are told apart by hash; made-up
-names and off-topic topics of the held-out split never occur in training. Sentence templates are shared by both.
 
-## Training
-
-`python -m lens_training.support_desk` (seed {recipe["seed"]:g}): {recipe["steps"]:g} steps of
-{recipe["batch"]:g} tickets drawn afresh, so that no label is seen twice; {recipe["layers"]:g} layers,
-d_model {recipe["hidden"]:g}, vocabulary {recipe["vocabulary"]:g} (byte-level BPE). {report.training_s:.0f} s on
-{report.training_threads} CPU threads. Weights are stored in bfloat16 and load as float32; weights and tokenizer take {report.files_bytes / 1e6:.1f} MB.
-Fingerprint `{report.fingerprint[:12]}`. The tokenizer puts BOS before every prompt and pads on the left.
-
-## Measured on {figures.tickets} held-out tickets (seed {report.evaluation_seed})
-
-An answer is right when both fields are. *Confidence* is the product over both fields of the probability of the value's
-token; it is not calibrated afterwards.
-
-| figure | value |
-|---|---|
-| accuracy, greedy | {figures.accuracy:.3f} |
-| accuracy of the best possible answer | {figures.bayes_accuracy:.3f} |
-| answers that are exactly the JSON asked for | {figures.well_formed:.4f} |
-| mean absolute error of a team's probability | {figures.mean_abs_error:.4f} |
-| KL(posterior ‖ model), nats | {figures.kl_nats:.4f} |
-| ECE of the confidence (15 bins of equal count) | {figures.ece:.4f} |
-| Brier score of the confidence | {figures.brier:.4f} |
-| AUROC of confidence against correctness | {figures.auroc:.3f} |
-| errors caught at confidence < {REVIEW_BELOW} | {figures.errors_caught:.3f} |
-| answers reviewed at confidence < {REVIEW_BELOW} | {figures.reviewed:.3f} |
-| error rate among the others | {figures.risk_unreviewed:.4f} |
-
-| kind | tickets | accuracy | best possible | mean abs. error | KL, nats | confidence at 5 / 25 / 50 / 75 / 95 % |
-|---|---|---|---|---|---|---|
-{kinds}
-
-| mean confidence in the bin | accuracy | tickets |
-|---|---|---|
-{bins}
-
-## The probe `legal_risk`
-
-`{probe.id}` reads {probe.hook_point}; {probe.method}, {probe.calibration} calibration fitted out of fold.
-
-| figure | value | 95 % interval |
-|---|---|---|
-{scores}
-
-Against decoys alone (they sound legal and are not) its AUROC is {probe.decoy_auroc:.3f}; fitted to shuffled labels it is
-{probe.shuffled_label_auroc:.3f}. At a calibrated probability above 0.8 it has precision {probe.precision_at_080:.3f} and
-recall {probe.recall_at_080:.3f}, and fires on {probe.decoys_over_080:.1%} of decoys.
-
-## Limits
-
-* The language is a few hundred English sentence templates with slots, typos and lower case. Text from anywhere
-  else is out of distribution: confidence on held-out off-topic topics is measured above, on other text it is not.
-* A text that mixes ticket sentences with foreign ones was never trained on, nor were texts of over sixty words.
-* Legal sentences and decoys are the same templates in both splits: the probe's figures say that the concept can be
-  read from the states, not that it generalises to new ways of threatening.
-* Urgency is a function of the text; an off-topic text counts as low.
-"""
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

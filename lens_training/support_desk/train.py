@@ -24,7 +24,7 @@ class Recipe:
     """Everything that decides the trained weights, besides the world itself."""
 
     seed: int = 1
-    steps: int = 3000
+    steps: int = 2200
     batch: int = 64
     learning_rate: float = 2.5e-3
     warm_up_steps: int = 100

@@ -1,5 +1,6 @@
 """Text that is no ticket at all, by topic; the topics of training and of the held-out split are disjoint."""
 
+import random
 from collections.abc import Mapping
 from typing import Final
 
@@ -202,3 +203,20 @@ PLACES: Final[tuple[str, ...]] = (
     "in silence",
     "every autumn",
 )
+
+
+def off_topic(rng: random.Random, *, train: bool) -> str:
+    """Return one to three sentences on topics of training, or on those kept for the held-out split."""
+    if train and rng.random() < 0.35:
+        return " ".join(_made_up_sentence(rng) for _ in range(rng.randint(1, 3)))
+    topics = TRAIN_TOPICS if train else HELD_OUT_TOPICS
+    sentences = topics[rng.choice(list(topics))]
+    if train and rng.random() < 0.3:
+        sentences = tuple(sentence for topic in topics.values() for sentence in topic)
+    return " ".join(rng.sample(sentences, rng.randint(1, 3)))
+
+
+def _made_up_sentence(rng: random.Random) -> str:
+    subject, other = (f"{rng.choice(('the', 'a'))} {rng.choice(ADJECTIVES)} {noun}" for noun in rng.sample(NOUNS, 2))
+    verb = rng.choice(VERBS)
+    return f"{subject} {verb} {other} {rng.choice(PLACES)}.".capitalize()

@@ -245,3 +245,31 @@ CLOSINGS: Final[tuple[str, ...]] = (
     "{person}, {city}",
     "What can we do?",
 )
+
+NEW_LEGAL: Final[tuple[str, ...]] = (
+    "Expect a letter from our legal counsel.",
+    "I am going to bring this before a judge.",
+    "My wife was hurt when the {item} exploded.",
+    "My medical file was visible to other customers of yours.",
+    "We hold your company liable for every penny we lost.",
+    "I have lodged a complaint with the authorities.",
+    "A tribunal will have to decide about this.",
+    "I was burned by the {item} and my lawyer wants your answer.",
+    "This is fraud and the police know about it.",
+    "My solicitor is preparing a claim for compensation.",
+)
+"""Legal risk in words that no split uses: for measuring whether a probe knows more than its sentences."""
+
+NEW_DECOYS: Final[tuple[str, ...]] = (
+    "I am a solicitor, but this is for my kitchen.",
+    "The court usher in our town has the same {item}.",
+    "It goes to the law library on the second floor.",
+    "My doctor uses the {item} too.",
+    "I work for the police in {city} and can only call in the evening.",
+    "Your legal notice has a spelling mistake.",
+    "We print the forms of the data protection authority.",
+    "I claim nothing, I only ask.",
+    "The fire brigade next door says hello.",
+    "An attorney in {city} told me that you have good prices.",
+)
+"""Decoys in words that no split uses."""

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 from pydantic import BaseModel
 
 from wonder.embedded.blends import FRAMES, SHARED_ISSUES
-from wonder.embedded.offtopic import ADJECTIVES, HELD_OUT_TOPICS, NOUNS, PLACES, TRAIN_TOPICS, VERBS
+from wonder.embedded.offtopic import off_topic
 from wonder.embedded.phrases import (
     CATALOGUE,
     CLOSINGS,
@@ -23,6 +23,8 @@ from wonder.embedded.phrases import (
     LEGAL,
     LOW_CUES,
     NAMED,
+    NEW_DECOYS,
+    NEW_LEGAL,
     OPENINGS,
 )
 from wonder.embedded.slots import CITIES, DAYS, ENDINGS, ITEMS, MONTHS, PEOPLE, SYLLABLES
@@ -52,6 +54,8 @@ ANSWER_MIDDLE: Final = '", "urgency": "'
 ANSWER_END: Final = '"}'
 
 MAX_WORDS: Final = 60
+EXAMPLE_SEED: Final = 9
+"""Seed of the tickets in `examples/ticket_triage/tickets.jsonl`."""
 HELD_OUT_SHARE: Final = 0.25
 """Share of all texts, by hash, that never occurs in training."""
 
@@ -112,6 +116,26 @@ def stream(*, seed: int, split: Split, mix: Mapping[Kind, float] = DEFAULT_MIX) 
             number += 1
 
 
+def reworded(n: int, *, seed: int) -> list[Ticket]:
+    """Return clear tickets with a legal or a decoy sentence, in turns, in words that neither split uses.
+
+    They measure whether a probe reads the concept or only knows its sentences.
+    """
+    rng = random.Random(f"support desk/reworded/{seed}")
+    made = []
+    for number in range(n):
+        kind: Kind = "legal" if number % 2 else "clear"
+        core, posterior = _core(rng, kind, "held_out")
+        cue, urgency = _cue(rng, kind)
+        text = _fill(rng, _dress(rng, core, [rng.choice(NEW_LEGAL if kind == "legal" else NEW_DECOYS)], cue))
+        team = rng.choices(TEAMS, [posterior[team] for team in TEAMS])[0]
+        legal_risk = kind == "legal"
+        made.append(
+            Ticket(f"reworded-{seed}-{number}", text, kind, posterior, team, urgency, legal_risk, not legal_risk)
+        )
+    return made
+
+
 def split_of(text: str) -> Split:
     """Return the split that a text (or a made-up name) belongs to, by hash, case ignored."""
     fraction = int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:4]) / 2**32
@@ -140,7 +164,7 @@ def _ticket(rng: random.Random, id: str, kind: Kind, split: Split) -> Ticket:
     decoy = False
     urgency: Urgency = "low"
     if kind == "off_topic":
-        text = _off_topic(rng, split)
+        text = off_topic(rng, train=split == "train")
         posterior = _flat()
     else:
         core, posterior = _core(rng, kind, split)
@@ -247,22 +271,6 @@ def _made_up_name(rng: random.Random, split: Split) -> str:
             return name
 
 
-def _off_topic(rng: random.Random, split: Split) -> str:
-    if split == "train" and rng.random() < 0.35:
-        return " ".join(_made_up_sentence(rng) for _ in range(rng.randint(1, 3)))
-    topics = TRAIN_TOPICS if split == "train" else HELD_OUT_TOPICS
-    sentences = topics[rng.choice(list(topics))]
-    if split == "train" and rng.random() < 0.3:
-        sentences = tuple(sentence for topic in topics.values() for sentence in topic)
-    return " ".join(rng.sample(sentences, rng.randint(1, 3)))
-
-
-def _made_up_sentence(rng: random.Random) -> str:
-    subject, other = (f"{rng.choice(('the', 'a'))} {rng.choice(ADJECTIVES)} {noun}" for noun in rng.sample(NOUNS, 2))
-    verb = rng.choice(VERBS)
-    return f"{subject} {verb} {other} {rng.choice(PLACES)}.".capitalize()
-
-
 def _flat() -> dict[str, float]:
     return {team: 1 / len(TEAMS) for team in TEAMS}
 
@@ -275,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write held-out tickets to standard output, one JSON object per line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--n", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=EXAMPLE_SEED)
     parser.add_argument("--split", choices=get_args(Split), default="held_out")
     options = parser.parse_args(arguments)
     for ticket in tickets(options.n, seed=options.seed, split=options.split):

@@ -1,6 +1,7 @@
 """The fingerprint of a model's weights, by which a bundle knows the model it belongs to."""
 
 import hashlib
+import struct
 from typing import Final
 
 import torch
@@ -26,5 +27,5 @@ def model_fingerprint(model: nn.Module) -> str:
         places = torch.tensor([place * last // (SAMPLES - 1) for place in range(SAMPLES)], device=flat.device)
         values = flat[places].to(torch.bfloat16).cpu() if flat.numel() else torch.empty(0, dtype=torch.bfloat16)
         digest.update(f"{name}{list(weight.shape)}".encode())
-        digest.update(values.view(torch.int16).numpy().astype("<i2").tobytes())
+        digest.update(struct.pack(f"<{len(values)}h", *values.view(torch.int16).tolist()))
     return digest.hexdigest()

@@ -20,7 +20,7 @@ Method = Literal["lda", "logistic"]
 FEW_LABELS: Final = 300
 FEW_OF_A_CLASS: Final = 50
 """Below either number the shrinkage LDA is used, which needs no penalty chosen."""
-INVERSE_PENALTIES: Final = (1e-3, 1e-2, 1e-1, 1.0)
+INVERSE_PENALTIES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 LARGEST_NEWTON: Final = 512
 """Above this width the logistic probe is fitted in the space of the leading principal directions."""
 KEPT_DIRECTIONS: Final = 256
@@ -111,7 +111,13 @@ def fit_linear(states_ND: Tensor, labels_N: Tensor, *, method: Method, c: float 
 
 
 def shuffled_label_auroc(
-    train_ND: Tensor, labels_N: Tensor, held_out_ND: Tensor, held_out_labels_N: Tensor, *, draws: int = 5, seed: int = 0
+    train_ND: Tensor,
+    labels_N: Tensor,
+    held_out_ND: Tensor,
+    held_out_labels_N: Tensor,
+    *,
+    draws: int = 20,
+    seed: int = 0,
 ) -> float:
     """Return the mean held-out AUROC of probes fitted to shuffled labels: about .5 unless something leaks."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from wonder.embedded.offtopic import HELD_OUT_TOPICS, TRAIN_TOPICS
+from wonder.embedded.phrases import DECOYS, LEGAL, NEW_DECOYS, NEW_LEGAL
 from wonder.embedded.world import (
     DEFAULT_MIX,
+    EXAMPLE_SEED,
     KINDS,
     MAX_WORDS,
     TEAMS,
@@ -17,6 +20,8 @@ from wonder.embedded.world import (
     answer,
     bayes_accuracy,
     prompt,
+    record,
+    reworded,
     split_of,
     tickets,
 )
@@ -112,3 +117,18 @@ def test_the_module_prints_tickets_as_json_lines() -> None:
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     keys = {"id", "text", "kind", "team", "urgency", "legal_risk", "posterior"}
     assert [set(json.loads(line)) for line in lines] == [keys] * 3
+
+
+def test_the_tickets_of_the_example_are_held_out_and_of_every_kind() -> None:
+    path = Path(__file__).parents[3] / "examples" / "ticket_triage" / "tickets.jsonl"
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert found == [record(ticket) for ticket in tickets(60, seed=EXAMPLE_SEED, split="held_out")]
+    assert {ticket["kind"] for ticket in found} == set(KINDS)
+    assert 4 <= sum(ticket["legal_risk"] for ticket in found) <= 6
+
+
+def test_reworded_tickets_share_no_legal_sentence_with_any_split() -> None:
+    new = reworded(40, seed=1)
+    assert sum(ticket.legal_risk for ticket in new) == 20
+    assert not set(NEW_LEGAL) & set(LEGAL)
+    assert not set(NEW_DECOYS) & set(DECOYS)
