@@ -1,5 +1,6 @@
 """The trace engine: generate with a causal language model, and read it meanwhile; no Temporal, no HTTP."""
 
 from wonder.engine.engine import TraceEngine as TraceEngine
+from wonder.engine.request import Request as Request
 
-__all__ = ["TraceEngine"]
+__all__ = ["Request", "TraceEngine"]

@@ -146,9 +146,19 @@ def _last(states_BHQX: Tensor, columns_B: Tensor | None) -> Tensor:
     return states_BHQX[rows_B, :, columns_B.to(states_BHQX.device)]
 
 
+@dataclass(frozen=True)
+class GroupNumbers:
+    """One step's numbers of the layers that could be reduced together."""
+
+    layers: tuple[int, ...]
+    numbers: AttentionNumbers
+    offset: int
+    """Column in the batch of their first key: a sliding cache has dropped the ones before."""
+
+
 def reduce(
     seen: Sequence[Seen], first_columns_B: Tensor, last_columns_B: Tensor | None, total: int, kept: int
-) -> dict[int, tuple[AttentionNumbers, int, int]]:
+) -> list[GroupNumbers]:
     """Reduce one step's attention, layers of equal shape, scale and mask together.
 
     Args:
@@ -157,9 +167,6 @@ def reduce(
         last_columns_B: Query column of each row in a prefill with padding on the right.
         total: Columns in the batch so far.
         kept: Strongest columns to keep.
-
-    Returns:
-        Layer → numbers of its group, its index in the group, and the column of its first key.
     """
     groups: dict[tuple[Any, ...], list[Seen]] = defaultdict(list)
     for item in seen:
@@ -167,7 +174,7 @@ def reduce(
         assert tensor is not None
         shape = (item.product is None, tuple(tensor.shape), str(tensor.device))
         groups[(*shape, item.scaling, item.softcap, item.window, id(item.mask))].append(item)
-    result: dict[int, tuple[AttentionNumbers, int, int]] = {}
+    result = []
     for group in groups.values():
         keys, parts = _stack(group)
         mask = _row_mask(group[0], keys, last_columns_B)
@@ -175,10 +182,10 @@ def reduce(
             entropy, weight, attended = attention_from_weights(parts, mask)
         else:
             entropy, weight, attended = attention_from_scores(parts, group[0].scaling, group[0].softcap, mask)
-        offset = total - keys  # a sliding cache has dropped the oldest columns
+        offset = total - keys
         first_B = first_columns_B.to(weight.device) - offset
         numbers = attention_numbers(entropy, weight, attended, first_B, kept)
-        result |= {item.layer: (numbers, index, offset) for index, item in enumerate(group)}
+        result.append(GroupNumbers(tuple(item.layer for item in group), numbers, offset))
     return result
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from wonder.embedded import EMBEDDED, embedded_path
@@ -59,11 +60,18 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
     if (quantized := _quantization(options.quantization)) is not None:
         arguments["quantization_config"] = quantized
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **arguments)
+        model, report = loaded
         if options.device is not None and options.device_map is None:
             model.to(options.device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explained(name, source, error) from error
+    if absent := sorted(report["missing_keys"]):
+        # transformers fills them with random numbers and goes on.
+        raise ModelNotUsable(
+            f"{name} lacks {len(absent)} weights that its config.json asks for (first: {absent[0]}): "
+            "the weights and the config do not belong together, save or download them again"
+        )
     commit = getattr(config, "_commit_hash", None) or options.revision or ""
     model.eval()  # type: ignore[no-untyped-call]
     return Loaded(model, tokenizer, str(name), str(commit))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from wonder.engine.attention import Seen, reduce
+from wonder.engine.attention import GroupNumbers, Seen, reduce
 from wonder.engine.layout import Layout
 from wonder.engine.reductions import logit_numbers, norms_and_shifts, state_numbers
 from wonder.engine.taps import StepSink
@@ -166,26 +167,34 @@ class Recorder:
 
     def _attend(self, seen: list[Seen], sink: StepSink, total: int) -> None:
         kept = max(1, self._plan.pairs)
-        reduced = reduce(seen, self._first_B, sink.last_columns_B, total, kept)
-        self._watched = tuple(sorted(reduced))
-        rows: list[list[Tensor]] = [[], [], [], [], []]
-        for layer in self._watched:
-            numbers, index, offset = reduced[layer]
-            missing = kept - numbers.weight_LBK.shape[-1]
-            values = (
-                numbers.entropy_LB[index],
-                numbers.normalized_LB[index],
-                numbers.sink_LB[index],
-                torch.nn.functional.pad(numbers.weight_LBK[index], (0, missing)),
-                torch.nn.functional.pad(numbers.column_LBK[index] + offset, (0, missing), value=-1),
-            )
-            for row, value in zip(rows, values, strict=True):
-                row.append(value.to(self._device))
-        if self._watched:
-            self._attention.append([torch.stack(row) for row in rows])
+        groups = reduce(seen, self._first_B, sink.last_columns_B, total, kept)
+        if not groups:
+            return
+        parts = [self._joined(list(part)) for part in zip(*(_columns(group, kept) for group in groups), strict=True)]
+        order = tuple(layer for group in groups for layer in group.layers)
+        self._watched = self._watched or order
+        if order != self._watched:  # layers that share a mask at first may part later
+            places = [order.index(layer) for layer in self._watched]
+            parts = [part[places] for part in parts]
+        self._attention.append(parts)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        return parts[0].to(self._device) if len(parts) == 1 else torch.cat([part.to(self._device) for part in parts])
 
     def _finish_attention(self) -> AttentionReadings | None:
         if not self._attention:
             return None
         parts = [torch.stack(part).cpu() for part in zip(*self._attention, strict=True)]
-        return AttentionReadings(self._watched, *parts)
+        places = sorted(range(len(self._watched)), key=lambda at: self._watched[at])
+        return AttentionReadings(tuple(self._watched[at] for at in places), *(part[:, places] for part in parts))
+
+
+def _columns(group: GroupNumbers, kept: int) -> tuple[Tensor, ...]:
+    """Entropy, normalised entropy, sink (L, B), weights and columns in the batch (L, B, kept) of one group."""
+    numbers = group.numbers
+    weight, column = numbers.weight_LBK, numbers.column_LBK
+    if group.offset:
+        column = column + group.offset
+    if missing := kept - weight.shape[-1]:
+        weight, column = pad(weight, (0, missing)), pad(column, (0, missing), value=-1)
+    return numbers.entropy_LB, numbers.normalized_LB, numbers.sink_LB, weight, column

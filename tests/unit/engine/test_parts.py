@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wonder.engine.batching import split
+from wonder.engine.layout import Layout
+from wonder.engine.reductions import (
+    attention_from_scores,
+    attention_from_weights,
+    attention_numbers,
+    logit_numbers,
+    masked_mean,
+)
+
+
+def test_masked_logits_give_a_finite_entropy() -> None:
+    logits = torch.tensor([[1.0, 2.0, float("-inf"), float("-inf")], [0.0, 0.0, 0.0, float("-inf")]])
+    numbers = logit_numbers(logits, torch.tensor([0, 3]), 2)
+    p = torch.tensor([1.0, 2.0]).softmax(0)
+    assert float(numbers.entropy_B[0]) == pytest.approx(float(-(p * p.log()).sum()), rel=1e-5)
+    assert float(numbers.entropy_B[1]) == pytest.approx(math.log(3), rel=1e-5)
+    assert float(numbers.chosen_B[1]) == 0.0
+
+
+def test_the_entropy_of_a_large_vocabulary_keeps_its_digits() -> None:
+    logits = torch.randn(4, 128_000, generator=torch.Generator().manual_seed(0)) * 3 + 40
+    exact = torch.special.entr(logits.double().softmax(-1)).sum(-1)
+    found = logit_numbers(logits, torch.zeros(4, dtype=torch.long), 2).entropy_B
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_never_enters_a_mean_whatever_stands_there() -> None:
+    states = torch.randn(2, 5, 3)
+    real = torch.tensor([[False, False, True, True, True], [True] * 5])
+    states[0, :2] = float("nan")
+    found = masked_mean(states, real, columns=2)
+    torch.testing.assert_close(found[0], states[0, 2:].mean(0))
+    torch.testing.assert_close(found[1], states[1].mean(0))
+
+
+def test_scores_and_weights_reduce_to_the_same_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 4, 8, generator=generator), torch.randn(2, 2, 6, 8, generator=generator)
+    mask = torch.tensor([[[False, False, True, True, True, True]], [[True] * 6]])
+    product = k @ q.reshape(2, 2, 2, 8).transpose(-1, -2)
+    scores = torch.einsum("bhd,bhtd->bht", q, k.repeat_interleave(2, 1)) * 0.3
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    one = attention_from_scores(product[None], 0.3, None, mask)
+    other = attention_from_weights(weights[None], mask)
+    additive = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    third = attention_from_scores(product[None], 0.3, None, additive)
+    for left, right, again in zip(one, other, third, strict=True):
+        torch.testing.assert_close(left, right)
+        torch.testing.assert_close(left, again)
+    assert one[2].tolist() == [4, 6]
+
+
+def test_one_attended_key_has_no_normalised_entropy_and_the_first_token_is_no_pair() -> None:
+    weights = torch.tensor([[[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]]])
+    numbers = attention_numbers(torch.tensor([[0.0, 1.0]]), weights, torch.tensor([1, 3]), torch.tensor([0, 0]), kept=2)
+    assert math.isnan(float(numbers.normalized_LB[0, 0]))
+    assert float(numbers.normalized_LB[0, 1]) == pytest.approx(1 / math.log(3))
+    assert numbers.sink_LB[0].tolist() == pytest.approx([1.0, 0.2])
+    assert numbers.column_LBK[0, 1].tolist() == [1, 2]
+    gone = attention_numbers(torch.tensor([[0.0, 1.0]]), weights, torch.tensor([3, 3]), torch.tensor([-1, -2]), 1)
+    assert gone.sink_LB[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_columns_and_positions_agree(side: str) -> None:
+    layout = Layout.of([[7, 8], [1, 2, 3, 4]], 0, side, torch.device("cpu"))  # type: ignore[arg-type]
+    real = layout.real()
+    for row in range(2):
+        for column in range(4):
+            position = layout.position(row, column)
+            assert (position is not None) == bool(real[row, column])
+            if position is not None:
+                assert position == int(layout.positions()[row, column])
+        assert layout.position(row, layout.first_columns()[row]) == 0
+        assert layout.position(row, layout.last_columns()[row]) == layout.lengths[row] - 1
+        assert layout.position(row, 5) == layout.lengths[row] + 1 == int(layout.positions_after(1)[row, 0])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=30),
+    st.integers(1, 5),
+    st.integers(1, 400),
+    st.booleans(),
+)
+def test_every_request_is_in_one_batch_that_keeps_the_bounds(
+    sizes: list[tuple[int, int]], rows: int, tokens: int, equal: bool
+) -> None:
+    lengths, new = [size[0] for size in sizes], [size[1] for size in sizes]
+    groups = split(lengths, new, rows, tokens, equal_lengths=equal)
+    assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
+    for group in groups:
+        width = max(lengths[i] for i in group) + max(new[i] for i in group)
+        assert len(group) == 1 or (len(group) <= rows and len(group) * width <= tokens)
+        assert not equal or len({lengths[i] for i in group}) == 1
