@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from wonder.errors import ConditionError
 from wonder.routing import bounds
 from wonder.routing.kinds import ANY, BOOL, COUNT, NUMBER, Kind, fields_of, one, union
-from wonder.routing.schema import Schema
+from wonder.routing.schema import Schema, unread_layer
 from wonder.routing.source import Span, error, suggestion
 from wonder.routing.syntax import (
     And,
@@ -123,10 +123,14 @@ class Checker:
 
     def _check_switched_on(self, path: Path) -> None:
         field, action = path.steps[0], self.schema.action
-        if setting := (self.schema.off or {}).get(str(field)):
+        setting, what = self.schema.off.get(str(field)), str(field)
+        if setting is None and self.schema.capture and len(path.steps) > 1:
+            setting, what = unread_layer(self.schema.capture, field, path.steps[1]), f"{field} of layer {path.steps[1]}"
+        if setting is not None:
+            verb = "keep" if setting.startswith("store_in") else "read"
             raise self.fail(
                 path.spans[1],
-                f"action {action!r} does not read {field}, so this would always be unknown: "
+                f"action {action!r} does not {verb} {what}, so this would always be unknown: "
                 f"give it ThoughtCapture({setting})",
             )
 

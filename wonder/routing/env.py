@@ -68,7 +68,20 @@ def read(env: Env, path: Path) -> Any:
         value, found = _part(value, step)
         if not found:
             return None
-    return guard(value)
+    value = guard(value)
+    return None if _is_cut(env, path, value) else value
+
+
+def _is_cut(env: Env, path: Path, value: Any) -> bool:
+    """Whether a list or map of the trace lacks entries, so that nothing can be said of it as a whole.
+
+    An array that moved to an artifact leaves an empty list behind: its length of 0 must not be taken for a fact.
+    """
+    if path.root != "thought_trace" or len(path.steps) != 1 or not isinstance(value, list | dict):
+        return False
+    return _missing(env.thought_trace, path.steps[0]) is not None or (
+        not value and _missing(env.thought_trace, "trace") is not None
+    )
 
 
 def why_unknown(env: Env, path: Path) -> str:
@@ -79,39 +92,36 @@ def why_unknown(env: Env, path: Path) -> str:
             break
         value, found = _part(value, step)
         if not found:
-            return _why_missing(env, path, at)
-    if value is None:
-        return _why_none(env, path)
+            return _told_by_trace(env, path) or _nothing_there(path, at)
     if isinstance(value, float | Decimal):
         return f"{_as_float(value)} is not a finite number"
-    return "the number is too large" if isinstance(value, int) else "not set"
+    if isinstance(value, int):
+        return "the number is too large"
+    return _told_by_trace(env, path) or "not set"
 
 
-def _why_missing(env: Env, path: Path, at: int) -> str:
-    if path.root == "thought_trace":
-        if path.steps[:at] == ("active_concepts",):
-            return _from_trace(env.thought_trace, path.steps[0]) or f"no probe for {path.steps[at]!r} was run"
-        if reason := _from_trace(env.thought_trace, path.steps[0]):
-            return reason
+def _nothing_there(path: Path, at: int) -> str:
+    if path.root == "thought_trace" and path.steps[:at] == ("active_concepts",):
+        return f"no probe for {path.steps[at]!r} was run"
     parent = path.root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path.steps[:at])
     return f"{parent} has no {path.steps[at]!r}"
 
 
-def _why_none(env: Env, path: Path) -> str:
-    if path.root == "thought_trace" and path.steps:
-        reason = _from_trace(env.thought_trace, path.steps[0])
-        return reason or "not set"
-    return "not set"
-
-
-def _from_trace(trace: Any, field_name: Step) -> str | None:
-    """What the trace itself says about a field that is empty or partly so."""
-    if not isinstance(trace, ThoughtTrace):
+def _told_by_trace(env: Env, path: Path) -> str | None:
+    """What the trace itself says about a value that is not there."""
+    if path.root != "thought_trace" or not path.steps:
         return None
-    reason = getattr(trace, "confidence_reason", None) if field_name == "overall_confidence" else None
+    reason = getattr(env.thought_trace, "confidence_reason", None) if path.steps[0] == "overall_confidence" else None
+    if isinstance(reason, str) and reason:
+        return reason
+    dotted = ".".join(str(step) for step in path.steps)
+    reasons = (_missing(env.thought_trace, name) for name in (dotted, path.steps[0], "trace"))
+    return next((reason for reason in reasons if reason), None)
+
+
+def _missing(trace: Any, name: Step) -> str | None:
     missing = getattr(trace, "missing", None)
-    if not reason and isinstance(missing, Mapping):
-        reason = missing.get(field_name)
+    reason = missing.get(name) if isinstance(missing, Mapping) else None
     return reason if isinstance(reason, str) else None
 
 

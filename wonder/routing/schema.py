@@ -1,10 +1,11 @@
 """What a condition may read after a given action: names, kinds, concepts, and the signals that are switched off."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from wonder.routing.kinds import ANY, Kind, of_type
+from wonder.routing.syntax import Step
 from wonder.trace.capture import ThoughtCapture
 from wonder.trace.schema import ThoughtTrace
 
@@ -33,8 +34,10 @@ class Schema:
     roots: Mapping[str, Kind]
     concepts: tuple[str, ...] | None = None
     """The concepts the action probes; None: not known, any name goes."""
-    off: Mapping[str, str] | None = None
+    off: Mapping[str, str] = field(default_factory=dict)
     """Field of the trace → what to write to have it read; fields that are read are absent."""
+    capture: ThoughtCapture | None = None
+    """What the action reads; None: not known."""
     action: str = ""
 
     @classmethod
@@ -56,20 +59,22 @@ class Schema:
         if action is None:
             return cls(roots)
         capture = action.thought_capture
-        return cls(roots, tuple(capture.run_concept_probes), switched_off(capture), action.name)
+        return cls(roots, tuple(capture.run_concept_probes), switched_off(capture), capture, action.name)
+
+
+_PER_TOKEN = ("tokens", "token_confidences", "generation_probs", "logits_entropy", "token_margins", "top_alternatives")
+_PER_LAYER = ("layer_norms", "representation_shifts")
+_ATTENTION = ("attention_entropy", "attention_entropy_normalized", "attention_sink_mass")
+_EXPERTS = ("expert_selections", "expert_distribution")
 
 
 def switched_off(capture: ThoughtCapture) -> dict[str, str]:
     """Field of the trace → the setting that would fill it, for the fields these settings leave empty."""
     wanted = {
         "compute_confidence=True": (capture.compute_confidence, ("overall_confidence", "field_confidences")),
-        "compute_attention_entropy=True": (
-            capture.compute_attention_entropy,
-            ("attention_entropy", "attention_entropy_normalized"),
-        ),
+        "compute_attention_entropy=True": (capture.compute_attention_entropy, _ATTENTION),
         "capture_attention=True": (capture.capture_attention, ("key_attention_pairs",)),
-        "capture_attention=True or compute_attention_entropy=True": (capture.reads_attention, ("attention_sink_mass",)),
-        "capture_expert_routing=True": (capture.capture_expert_routing, ("expert_selections", "expert_distribution")),
+        "capture_expert_routing=True": (capture.capture_expert_routing, _EXPERTS),
         "compress_state=True": (capture.compress_state, ("compressed_state",)),
         "run_concept_probes=[…]": (bool(capture.run_concept_probes), ("active_concepts",)),
         "top_alternatives=3": (capture.top_alternatives > 0, ("top_alternatives",)),
@@ -77,6 +82,20 @@ def switched_off(capture: ThoughtCapture) -> dict[str, str]:
     off = {name: setting for setting, (is_on, names) in wanted.items() if not is_on for name in names}
     if not capture.enabled:
         signals = [name for _, names in wanted.values() for name in names]
-        signals += ["layer_norms", "representation_shifts", "token_confidences", "logits_entropy", "token_margins"]
-        off = dict.fromkeys(signals, "enabled=True")
+        return dict.fromkeys((*signals, *_PER_LAYER, *_PER_TOKEN[1:]), "enabled=True")
+    if capture.store_in == "artifact":
+        stored = (*_PER_TOKEN, *_PER_LAYER, *_ATTENTION, *_EXPERTS, "key_attention_pairs")
+        return {**dict.fromkeys(stored, 'store_in="both"'), **off}
     return off
+
+
+def unread_layer(capture: ThoughtCapture, name: Step, layer: Step) -> str | None:
+    """The setting that would have the attention of a layer read, if these settings leave it out."""
+    if name not in _ATTENTION or not isinstance(layer, int) or capture.attention_layers == "all":
+        return None
+    if capture.attention_layers == "quarter":
+        # A model of fewer than four layers has its last one read, so the first three cannot be refused.
+        left_out = layer > 3 and layer % 4 != 3
+    else:
+        left_out = layer not in capture.attention_layers
+    return f"attention_layers=[{layer}]" if left_out else None

@@ -213,6 +213,35 @@ def test_a_trace_without_its_fields_is_unknown_rather_than_an_error() -> None:
     assert Condition.compile("thought_trace.overall_confidence < 0.7").evaluate(Env()) is None
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "len(thought_trace.tokens) < 3",
+        "'no' in thought_trace.tokens",
+        "'no' not in thought_trace.tokens",
+        "len(thought_trace.key_attention_pairs) < 3",
+        "thought_trace.tokens[0] == 'x'",
+    ],
+)
+def test_a_list_of_which_something_moved_away_is_unknown_as_a_whole(source: str) -> None:
+    moved = "moved to the artifact"
+    pair = KeyAttentionPair(layer=1, query=9, key=2, weight=0.4, query_token="a", key_token="b")
+    env = Env(trace(key_attention_pairs=[pair], missing={"tokens": moved, "key_attention_pairs": moved}))
+    condition = Condition.compile(source)
+    assert condition.evaluate(env) is None
+    assert set(condition.readings(env).unknown.values()) == {moved}
+    assert Condition.compile("thought_trace.key_attention_pairs[0].weight > 0.3").evaluate(env)
+
+
+def test_a_trace_without_capture_says_so() -> None:
+    env = Env(trace(active_concepts={}, tokens=["a"], missing={"trace": "capture is off"}))
+    readings = Condition.compile(
+        "len(thought_trace.layer_norms) > 3 or thought_trace.active_concepts.x > 0.5"
+    ).readings(env)
+    assert set(readings.unknown.values()) == {"capture is off"}
+    assert Condition.compile("len(thought_trace.tokens) == 1").evaluate(env)
+
+
 def test_state_and_output_may_be_dicts_models_dataclasses_and_enums() -> None:
     assert holds("state.ticket.urgent", ticket=Ticket())
     assert holds("state.ticket.urgent", ticket={"urgent": True})

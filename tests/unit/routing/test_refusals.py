@@ -276,7 +276,7 @@ def test_a_concept_the_action_does_not_probe_is_refused_however_it_is_read(conce
         ('thought_trace.field_confidences["team"].confidence < 0.7', "compute_confidence=True"),
         ("thought_trace.attention_entropy[0] > 1", "compute_attention_entropy=True"),
         ("len(thought_trace.key_attention_pairs) > 1", "capture_attention=True"),
-        ("thought_trace.attention_sink_mass[0] > 0.5", "capture_attention=True or compute_attention_entropy=True"),
+        ("thought_trace.attention_sink_mass[0] > 0.5", "compute_attention_entropy=True"),
         ('thought_trace.expert_distribution["0"][0] > 0.5', "capture_expert_routing=True"),
         ("known(thought_trace.compressed_state)", "compress_state=True"),
         ("thought_trace.active_concepts.legal_risk > 0.5", "run_concept_probes=[…]"),
@@ -296,6 +296,26 @@ def test_a_signal_that_is_switched_off_is_refused_with_the_switch(condition: str
     )
     Condition.compile(condition, Schema.of(on))
     assert "enabled=True" in refused(condition, Schema.of(action(enabled=False, run_concept_probes=["legal_risk"])))
+
+
+def test_attention_of_a_layer_that_is_not_read_is_refused() -> None:
+    listed = Schema.of(action(compute_attention_entropy=True, attention_layers=[2, 5]))
+    assert "attention_entropy of layer 3" in refused("thought_trace.attention_entropy[3] > 1", listed)
+    Condition.compile("thought_trace.attention_entropy[5] > 1", listed)
+    quarter = Schema.of(action(compute_attention_entropy=True))
+    assert "attention_layers=[8]" in refused("thought_trace.attention_entropy[8] > 1", quarter)
+    Condition.compile("thought_trace.attention_entropy[0] > 1 or thought_trace.attention_entropy[7] > 1", quarter)
+    Condition.compile("thought_trace.attention_entropy[8] > 1", Schema.of())
+    every = Schema.of(action(compute_attention_entropy=True, attention_layers="all"))
+    Condition.compile("thought_trace.attention_entropy[8] > 1", every)
+
+
+def test_what_stays_in_the_artifact_is_refused() -> None:
+    schema = Schema.of(action(store_in="artifact", run_concept_probes=["legal_risk"]))
+    message = refused("thought_trace.token_confidences[0] < 0.5", schema)
+    assert "does not keep token_confidences" in message
+    assert 'ThoughtCapture(store_in="both")' in message
+    Condition.compile("thought_trace.overall_confidence < 0.5 and thought_trace.active_concepts.legal_risk > 0", schema)
 
 
 @pytest.mark.parametrize(
