@@ -7,13 +7,13 @@ from lens_training.support_desk.__main__ import load_model
 from lens_training.support_desk.measure import measure
 from lens_training.support_desk.states import prompt_states
 from wonder.embedded import EMBEDDED, SUPPORT_DESK
-from wonder.embedded.world import tickets
+from wonder.embedded.world import reworded, tickets
 from wonder.probes.bundle import find_bundle, load_bundle
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.probes.metrics import auroc
 
 SEED = 31_337
-FULL, QUICK = 10_000, 1200
+FULL, QUICK, REWORDED = 10_000, 1200, 1000
 
 
 def main() -> None:
@@ -29,6 +29,9 @@ def main() -> None:
     probability_N = probe.probability(states_ND @ probe.weight_D + probe.bias)
     risky_N = torch.tensor([ticket.legal_risk for ticket in fresh])
     fires_N = probability_N > 0.8
+    new = reworded(REWORDED, seed=SEED)
+    new_ND = prompt_states(model, tokenizer, [ticket.text for ticket in new])[probe.manifest.hook_point]
+    new_risky_N = torch.tensor([ticket.legal_risk for ticket in new])
     size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     on = f"on {n} fresh held-out tickets"
     report(
@@ -111,6 +114,13 @@ def main() -> None:
                 "",
                 ">= 0.8",
                 f"share of tickets with legal risk that are over 0.8, {on}",
+            ),
+            Row(
+                "AUROC of the legal_risk probe on new wordings",
+                auroc(new_ND @ probe.weight_D + probe.bias, new_risky_N),
+                "",
+                "",
+                f"legal sentences and decoys in words that training never had, {REWORDED} tickets; only recorded",
             ),
             Row("size of the shipped model", size_bytes / 1e6, "MB", "<= 8", "all files of its folder, probe included"),
         ],

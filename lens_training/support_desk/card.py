@@ -206,9 +206,9 @@ def _limits(report: Report) -> str:
         _paragraph("*", *sentences)
         for sentences in (
             (
-                "The language is a few hundred English sentence templates with slots, typos and lower case. Text from",
-                "anywhere else is out of distribution: confidence on held-out off-topic topics is measured above, on",
-                "other text it is not.",
+                "The language is a few hundred English sentence templates with slots, typos and lower case. Confidence",
+                "on held-out off-topic topics is measured above. On text from anywhere else, tickets in a person's own",
+                "words included, it is not, and the model can be confidently wrong there.",
             ),
             (
                 "A text that mixes ticket sentences with foreign ones was never trained on, nor were texts of more",
@@ -217,8 +217,8 @@ def _limits(report: Report) -> str:
             (
                 "Legal sentences and decoys are the same templates in both splits: the figures above say that the",
                 "concept can be read from the states. On sentences in words that training never used, legal ones",
-                f"against decoys, the probe's AUROC is {report.probe.reworded_auroc:.3f}: so far does it know the",
-                "meaning beside the wording.",
+                f"against decoys, the probe's AUROC is {report.probe.reworded_auroc:.3f}: how far it knows the",
+                "meaning and not just the wording.",
             ),
             ("Urgency is a function of the text; an off-topic text counts as low.",),
         )
