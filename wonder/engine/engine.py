@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,6 @@ from wonder.embedded import embedded_probes
 from wonder.engine import demand
 from wonder.engine.anatomy import examine
 from wonder.engine.assemble import Assembler
-from wonder.engine.attention import is_additive
 from wonder.engine.batching import split
 from wonder.engine.concepts import ProbeShelf
 from wonder.engine.info import EngineInfo
@@ -86,9 +84,9 @@ class TraceEngine:
             end_ids=_end_ids(model, tokenizer),
             pad_id=_pad_id(tokenizer, anatomy.vocabulary),
             side="left" if anatomy.is_recurrent or _is_flash(model) else padding_side,
+            equal_lengths=anatomy.is_recurrent,
         )
-        self._support = prepare(self._runtime)
-        self._runtime = replace(self._runtime, additive_masks=is_additive(model))
+        self._runtime, self._support = prepare(self._runtime)
         self._store = store
         self._max_batch = max_batch
         self._max_batch_tokens = max_batch_tokens
@@ -96,6 +94,8 @@ class TraceEngine:
         fingerprint = model_fingerprint(model)
         self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers)
         unsupported = dict.fromkeys(ATTENTION_FIELDS, self._support.attention) if self._support.attention else {}
+        if self._support.padding:
+            unsupported["padding"] = self._support.padding
         unsupported |= {f"expert_distribution.{key}": why for key, why in self._support.routers.items()}
         self._info = EngineInfo(
             model=name,
@@ -211,7 +211,7 @@ class TraceEngine:
             [requests[index].sampling.max_new_tokens for index in ready],
             self._max_batch,
             self._max_batch_tokens,
-            equal_lengths=self._runtime.anatomy.is_recurrent,
+            equal_lengths=self._runtime.equal_lengths,
         )
         for group in groups:
             members = [ready[place] for place in group]

@@ -63,7 +63,7 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **arguments)
         model, report = loaded
         if options.device is not None and options.device_map is None:
-            model.to(options.device)  # type: ignore[arg-type]  # a decorator of transformers hides the signature
+            model.to(options.device)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explained(name, source, error) from error
     if absent := sorted(report["missing_keys"]):
@@ -73,7 +73,7 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
             "the weights and the config do not belong together, save or download them again"
         )
     commit = getattr(config, "_commit_hash", None) or options.revision or ""
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return Loaded(model, tokenizer, str(name), str(commit))
 
 

@@ -38,6 +38,10 @@ class Runtime:
     pad_id: int
     side: Side = "left"
     additive_masks: bool = False
+    own_cache: bool = False
+    """The model accepts only the cache that it makes itself."""
+    equal_lengths: bool = False
+    """Padding would change this model's text, so only prompts of equal length share a batch."""
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +109,7 @@ class _Feeder:
         # Full storage for windowed layers as well, so that column numbers hold; recurrent states need their own kind.
         recurrent = self.runtime.anatomy.is_recurrent
         self.cache = DynamicCache(config=self.runtime.model.config) if recurrent else DynamicCache()
+        self.cache = None if self.runtime.own_cache else self.cache
         accepted = inspect.signature(self.runtime.model.forward).parameters
         self.options = {"logits_to_keep": self._columns_to_keep()} if "logits_to_keep" in accepted else {}
 
@@ -136,6 +141,7 @@ class _Feeder:
             use_cache=True,
             **options,
         )
+        self.cache = output.past_key_values if self.cache is None else self.cache
         logits: Tensor = output.logits
         return logits
 

@@ -1,13 +1,13 @@
 """Checks, once per loaded model, that watching changes nothing and sees everything; what fails is never reported."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from wonder.engine import attention
 from wonder.engine.attention import TAP, AttentionTap
-from wonder.engine.layout import Layout
+from wonder.engine.layout import Layout, Side
 from wonder.engine.loop import Runtime, run_batch
 from wonder.engine.recorder import ReadPlan
 from wonder.engine.taps import StepSink
@@ -18,6 +18,8 @@ from wonder.trace.sampling import Sampling
 
 STEPS = 2
 PROMPT_TOKENS = 4
+FAILURES = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
+"""What a model raises that was called in a way it does not understand."""
 
 
 @dataclass(frozen=True)
@@ -27,43 +29,82 @@ class Support:
     attention: str | None = None
     routers: dict[str, str] = field(default_factory=dict)
     """Router → why its choice cannot be read."""
+    padding: str | None = None
+    """What is special about its batches."""
 
 
-def prepare(runtime: Runtime) -> Support:
+def prepare(runtime: Runtime) -> tuple[Runtime, Support]:
     """Install the attention tap, find the modules it sees, and compare generation with and without reading.
 
+    Returns:
+        The runtime with what was found out about caches and padding, and the signals this model gives.
+
     Raises:
-        ModelNotUsable: The model does not run on a few tokens.
+        ModelNotUsable: The model does not run on a few tokens, or reading would change its text.
     """
-    try:
-        plain = _logits(runtime, None)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"the model fits, but a prompt of {PROMPT_TOKENS} tokens does not ({error})") from error
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelNotUsable(
-            f"{type(runtime.model).__name__} loads but does not generate ({type(error).__name__}: {error}): "
-            "it needs another way of being called than a decoder-only causal language model"
-        ) from error
+    runtime, plain = _first_run(runtime)
     exact = _same(plain, _logits(runtime, None), exact=True)
     implementation = str(runtime.model.config._attn_implementation)
     reason = attention.install(runtime.model, runtime.anatomy)
     if reason is None:
         reason = _find_attention(runtime)
-        watched = _logits(runtime, None)
-        if not _same(plain, watched, exact):
+        if not _same(plain, _logits(runtime, None), exact):
             reason = "watching the attention function changes the text of this model"
         if reason is not None:
             runtime.taps.attention_modules.clear()
             runtime.model.set_attn_implementation(implementation)
-    layers = tuple(range(runtime.anatomy.n_layers)) if reason is None else ()
+    runtime = replace(runtime, additive_masks=attention.is_additive(runtime.model))
     routers = _check_hooks(runtime)
-    read = _logits(runtime, ReadPlan(layers, 1, (0,), True, 1))
-    if not _same(plain, read, exact):
-        if reason is None and _same(plain, _logits(runtime, ReadPlan((), 0, (0,), True, 1)), exact):
-            runtime.taps.attention_modules.clear()
-            return Support("reading the attention changes the text of this model", routers)
-        raise ModelNotUsable(f"reading {type(runtime.model).__name__} changes its text: please report the model")
-    return Support(reason, routers)
+    layers = tuple(range(runtime.anatomy.n_layers)) if reason is None else ()
+    if not _same(plain, _logits(runtime, ReadPlan(layers, 1, (0,), True, 1)), exact):
+        if reason is not None or not _same(plain, _logits(runtime, ReadPlan((), 0, (0,), True, 1)), exact):
+            raise ModelNotUsable(f"reading {type(runtime.model).__name__} changes its text: please report the model")
+        reason = "reading the attention changes the text of this model"
+        runtime.taps.attention_modules.clear()
+    runtime, padding = _check_padding(runtime)
+    return runtime, Support(reason, routers, padding)
+
+
+def _first_run(runtime: Runtime) -> tuple[Runtime, list[Tensor]]:
+    try:
+        return runtime, _logits(runtime, None)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"the model fits, but a prompt of {PROMPT_TOKENS} tokens does not ({error})") from error
+    except FAILURES as error:
+        try:
+            own = replace(runtime, own_cache=True, equal_lengths=True)
+            return own, _logits(own, None)
+        except FAILURES:
+            raise ModelNotUsable(
+                f"{type(runtime.model).__name__} loads but does not generate ({type(error).__name__}: {error}): "
+                "it needs another way of being called than a decoder-only causal language model"
+            ) from error
+
+
+def _check_padding(runtime: Runtime) -> tuple[Runtime, str | None]:
+    """A padded row must come out as it does alone; a model for which it does not is never padded that way."""
+    if runtime.equal_lengths:
+        return runtime, "only prompts of equal length share a batch, because this model keeps a running state"
+    short = _prompt(runtime)[: PROMPT_TOKENS // 2]
+    alone = _logits(runtime, None, [short])
+    # In bfloat16 another batch makes noise, which may even send a token to another expert.
+    tolerance = 1e-3 if runtime.model.dtype == torch.float32 else 0.2
+    sides: list[Side] = ["right", "left"] if runtime.side == "right" else ["left"]
+    for side in sides:
+        sided = replace(runtime, side=side)
+        try:
+            padded = _logits(sided, None, [3 * _prompt(runtime), short])
+        except FAILURES:
+            continue
+        if all(_near(one[0], other[1], tolerance) for one, other in zip(alone, padded, strict=True)):
+            return sided, None if side == runtime.side else "this model takes padding on the left only"
+    reason = "only prompts of equal length share a batch, because padding changes the text of this model"
+    return replace(runtime, side="left", equal_lengths=True), reason
+
+
+def _near(one_V: Tensor, other_V: Tensor, tolerance: float) -> bool:
+    difference = (one_V - other_V).nan_to_num(posinf=0.0, neginf=0.0).norm()
+    return bool(difference <= tolerance * one_V.nan_to_num(posinf=0.0, neginf=0.0).norm())
 
 
 def _prompt(runtime: Runtime) -> list[int]:
@@ -73,13 +114,14 @@ def _prompt(runtime: Runtime) -> list[int]:
     return [allowed[(7 * i + len(allowed) // 2) % len(allowed)] for i in range(PROMPT_TOKENS)]
 
 
-def _logits(runtime: Runtime, plan: ReadPlan | None) -> list[Tensor]:
+def _logits(runtime: Runtime, plan: ReadPlan | None, prompts: list[list[int]] | None = None) -> list[Tensor]:
+    """Raw logits of every step, (B, V) each; the end token is ignored."""
     kept: list[Tensor] = []
-    without_end = Runtime(**{**vars(runtime), "end_ids": frozenset()})
+    prompts = prompts or [_prompt(runtime)]
     run_batch(
-        without_end,
-        [_prompt(runtime)],
-        [Sampling(max_new_tokens=STEPS)],
+        replace(runtime, end_ids=frozenset()),
+        prompts,
+        [Sampling(max_new_tokens=STEPS)] * len(prompts),
         plan,
         on_logits=lambda _step, logits_BV: kept.append(logits_BV.clone()),
     )
@@ -135,6 +177,12 @@ def _check_hooks(runtime: Runtime) -> dict[str, str]:
             sink.rows = 1
             runtime.model(input_ids=layout.ids_BS, position_ids=layout.positions(), use_cache=False)
     blocks = range(runtime.anatomy.n_layers)
+    shapes = {tuple(state.shape) for state in kept.states.values()}
+    if shapes != {(1, runtime.anatomy.d_model)}:
+        raise ModelNotUsable(
+            f"the blocks of {type(runtime.model).__name__} give states of shape {sorted(shapes)}, wanted one vector of "
+            f"{runtime.anatomy.d_model} per token: its states cannot be read"
+        )
     if any(kept.calls.get(layer) != 1 for layer in blocks):
         raise ModelNotUsable(
             f"the blocks of {type(runtime.model).__name__} ran {dict(kept.calls)} times in one pass, wanted once each: "

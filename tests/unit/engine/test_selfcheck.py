@@ -126,6 +126,7 @@ def test_a_model_with_a_running_state_never_shares_a_batch_with_padding(make_eng
         Request(prompt=prompt, sampling=Sampling(max_new_tokens=5), capture=capture)
         for prompt in ("abc", "a longer prompt", "xyz")
     ]
+    assert "running state" in engine.info.unsupported["padding"]
     traces = [message.thought_trace for message in engine.generate(requests)]
     assert [trace.batch_size for trace in traces] == [2, 1, 2]
     for request, trace in zip(requests, traces, strict=True):
@@ -145,3 +146,40 @@ def test_an_engine_can_be_made_for_a_model_that_already_has_one(make_model: Any,
     first.close()
     again = read(TraceEngine(model, tokenizer), [request])[0].trace
     assert again.layer_norms == want.layer_norms
+
+
+@pytest.mark.parametrize("family", ["bloom", "falcon", "mpt"])
+def test_a_model_that_takes_padding_on_one_side_only_gets_that(family: str, make_engine: Any) -> None:
+    configs = {
+        "bloom": lambda: hf.BloomConfig(vocab_size=320, hidden_size=32, n_layer=3, n_head=4),
+        "falcon": lambda: hf.FalconConfig(
+            vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, alibi=True
+        ),
+        "mpt": lambda: hf.MptConfig(vocab_size=320, d_model=32, n_layers=3, n_heads=4, max_seq_len=256),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = hf.AutoModelForCausalLM.from_config(configs[family]()).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.data.normal_(0, 0.3)
+    engine = make_engine(family, model=model, padding_side="right")
+    assert engine.info.unsupported["padding"] == "this model takes padding on the left only"
+    requests = [Request(prompt=prompt, sampling=Sampling(max_new_tokens=6)) for prompt in ("ab", "a longer prompt")]
+    together = [row.answer for row in read(engine, requests)]
+    assert together == [read(engine, [request])[0].answer for request in requests]
+
+
+def test_a_model_that_insists_on_its_own_cache_gets_it(make_engine: Any) -> None:
+    config = hf.MiniMaxConfig(**COMMON, head_dim=8, num_local_experts=2, num_experts_per_tok=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = hf.AutoModelForCausalLM.from_config(config).eval()
+    engine = make_engine("minimax", model=model)
+    requests = [Request(prompt=prompt, sampling=Sampling(max_new_tokens=6)) for prompt in ("ab", "a longer one")]
+    messages = engine.generate(requests)
+    assert [message.thought_trace.batch_size for message in messages] == [1, 1]
+    ids = torch.tensor([engine._prepare(requests[0])])
+    model.generation_config.pad_token_id = 0
+    want = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, eos_token_id=2)
+    assert read(engine, requests[:1])[0].answer == want[0, ids.shape[1] :].tolist()

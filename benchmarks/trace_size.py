@@ -1,0 +1,105 @@
+"""How large a trace is when it travels: a long answer with everything captured, and an ordinary one."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig
+
+from benchmarks._results import Row, report
+from wonder.embedded import embedded_path
+from wonder.engine.engine import TraceEngine
+from wonder.engine.request import Request
+from wonder.names import EMBEDDED_MODEL
+from wonder.trace.capture import ThoughtCapture
+from wonder.trace.sampling import Sampling
+from wonder.trace.schema import AgentMessage
+from wonder.trace.size import encoded_bytes
+from wonder.trace.store import DirectoryStore
+
+TOKENS = 512
+LAYERS = 32
+EXPERTS = 16
+FULL = ThoughtCapture(
+    capture_hidden_states=True,
+    capture_attention=True,
+    capture_expert_routing=True,
+    compute_attention_entropy=True,
+    attention_layers="all",
+    top_alternatives=5,
+)
+
+
+def long_answer(folder: Path) -> AgentMessage:
+    """512 tokens from a random mixture of experts that is as deep as an 8 B model, and narrow."""
+    path = embedded_path(EMBEDDED_MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    config = Qwen3MoeConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        moe_intermediate_size=32,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_experts=EXPERTS,
+        num_experts_per_tok=2,
+        max_position_embeddings=1024,
+        eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    tokenizer.eos_token = None  # the answer must not end early
+    engine = TraceEngine(model, tokenizer, store=DirectoryStore(folder))
+    sampling = Sampling(max_new_tokens=TOKENS, temperature=1.0, seed=1)
+    return engine.generate_one(Request(prompt="Ticket: the parcel is late.", sampling=sampling, capture=FULL))
+
+
+def ordinary_answer(folder: Path) -> AgentMessage:
+    """An answer of the embedded model, with every signal it gives."""
+    engine = TraceEngine.load(device="cpu", store=DirectoryStore(folder))
+    capture = FULL.model_copy(update={"run_concept_probes": engine.info.concepts})
+    prompt = "Ticket: I was charged twice.\nTriage:"
+    return engine.generate_one(Request(prompt=prompt, capture=capture, answer_format="json"))
+
+
+def kilobytes(message: AgentMessage) -> float:
+    """Encoded size of the trace."""
+    assert message.thought_trace is not None
+    return encoded_bytes(message.thought_trace) / 1024
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and report."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        long, ordinary = long_answer(Path(folder)), ordinary_answer(Path(folder))
+    assert long.thought_trace is not None
+    assert long.thought_trace.artifacts
+    stored = sum(ref.bytes for ref in long.thought_trace.artifacts)
+    rows = [
+        Row(
+            "512-token full trace encoded, KB",
+            kilobytes(long),
+            "KB",
+            "<= 48",
+            f"JSON bytes / 1024 of one trace: {TOKENS} tokens, {LAYERS} layers, {EXPERTS} experts, attention of all "
+            "layers, 5 alternatives per token; what does not fit lies in the artifact.",
+        ),
+        Row("artifact of that trace, KB", stored / 1024, "KB", "", "Bytes stored beside it, hidden states included."),
+        Row(
+            "trace of an ordinary answer, KB",
+            kilobytes(ordinary),
+            "KB",
+            "",
+            "The embedded model's answer to one ticket with every signal read.",
+        ),
+    ]
+    report("trace_size", rows, argv)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
