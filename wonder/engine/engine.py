@@ -26,7 +26,7 @@ from wonder.engine.request import EngineRequest
 from wonder.engine.selfcheck import prepare
 from wonder.engine.taps import Taps
 from wonder.engine.text import TokenNames
-from wonder.errors import OutOfMemory, PromptTooLong, SettingNotSupported, WonderError
+from wonder.errors import ArtifactError, OutOfMemory, PromptTooLong, SettingNotSupported, WonderError
 from wonder.names import EMBEDDED_MODEL
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.trace.schema import AgentMessage, ThoughtTrace
@@ -294,6 +294,10 @@ class TraceEngine:
                 trace = keep(trace, request.capture, tensors, self._store)
             except WonderError as error:
                 messages.append(error)
+            except OSError as error:
+                messages.append(
+                    ArtifactError(f"{self._store!r} did not take the artifact ({error}): make room or access")
+                )
             else:
                 messages.append(AgentMessage(text=text, thought_trace=trace))
         return messages

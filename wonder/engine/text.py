@@ -4,6 +4,7 @@ from typing import Any, Final
 
 CONTEXT: Final = 4
 """Tokens kept before the ones being decoded: some decoders drop the space of the first token they see."""
+MARK: Final = "\ufffd"
 PENDING_LIMIT: Final = 16
 """So many tokens that still are no character are given out as they are."""
 
@@ -39,8 +40,9 @@ class TextStream:
         self.pieces.append("")
         self.spans.append((len(self.text), len(self.text)))
         whole = self._decode(self._window)
-        # A character that lacks bytes decodes to one replacement mark, or to one per byte: at most three.
-        certain = whole if self._fresh >= PENDING_LIMIT else whole[: len(whole) - _trailing_marks(whole)]
+        # A character that lacks bytes decodes to replacement marks: to one, or to one per byte, or, where single bytes
+        # are tokens, to one for every byte of the whole run, complete characters before it included.
+        certain = whole if self._fresh >= PENDING_LIMIT else whole.rstrip(MARK)
         return self._give(whole, certain)
 
     def flush(self) -> str:
@@ -62,17 +64,22 @@ class TextStream:
                 if left == right == start:
                     self.spans[-back] = (start, start + 1)
         if certain == whole and len(certain) == self._given:
-            self._window = self._window[-CONTEXT:]
-            self._fresh = 0
-            self._given = len(self._decode(self._window))
+            self._keep_context(whole)
         return new
+
+    def _keep_context(self, whole: str) -> None:
+        """Forget all but a few tokens that start at a character: from the middle of one, the next are misread."""
+        self._fresh = 0
+        for count in range(CONTEXT, 0, -1):
+            text = self._decode(self._window[-count:])
+            if text and whole.endswith(text):
+                self._window, self._given = self._window[-count:], len(text)
+                return
+        if len(self._window) > 2 * PENDING_LIMIT:
+            self._window, self._given = [], 0
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def _trailing_marks(text: str) -> int:
-    return min(3, len(text) - len(text.rstrip("\ufffd")))
 
 
 class TokenNames:

@@ -116,7 +116,7 @@ def byte_tokenizer() -> Any:
     )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     """For tensors this small a second thread only waits, for long on a busy machine."""
     threads = torch.get_num_threads()

@@ -14,6 +14,7 @@ from wonder.engine.engine import TraceEngine
 from wonder.engine.request import EngineRequest, Request
 from wonder.errors import (
     ArtifactCorrupt,
+    ArtifactError,
     ModelNotFound,
     ModelNotUsable,
     OutOfMemory,
@@ -237,6 +238,15 @@ def test_hidden_states_go_to_the_store_and_a_changed_artifact_is_refused(make_en
     path.write_bytes(data)
     with pytest.raises(ArtifactCorrupt):
         store.get(ref)
+
+
+def test_a_store_that_fails_sinks_only_the_request_that_needs_it(make_engine: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    engine = make_engine("llama", store=DirectoryStore(tmp_path / "file"))
+    plain, stored = engine.generate([ask(), ask(capture_hidden_states=True)])
+    assert isinstance(plain, AgentMessage)
+    assert isinstance(stored, ArtifactError)
+    assert "did not take the artifact" in str(stored)
 
 
 def test_a_trace_kept_as_an_artifact_leaves_its_scalars(make_engine: Any, store: Any) -> None:
