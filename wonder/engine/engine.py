@@ -259,8 +259,7 @@ class TraceEngine:
     ) -> list[AgentMessage | WonderError]:
         """Run one batch; where the device has no room, run its halves."""
         try:
-            with self._lock:
-                return self._run(requests, prompts, asked, on_step)
+            return self._run(requests, prompts, asked, on_step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
