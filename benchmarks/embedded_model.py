@@ -6,14 +6,20 @@ from benchmarks._results import Row, arguments, report
 from lens_training.support_desk.__main__ import load_model
 from lens_training.support_desk.measure import measure
 from lens_training.support_desk.states import prompt_states
+from lens_training.support_desk.wordings import WordingFigures, measure_wordings
 from wonder.embedded import EMBEDDED, SUPPORT_DESK
-from wonder.embedded.world import reworded, tickets
+from wonder.embedded.world import tickets
 from wonder.probes.bundle import find_bundle, load_bundle
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.probes.metrics import auroc
 
 SEED = 31_337
-FULL, QUICK, REWORDED = 10_000, 1200, 1000
+FULL, QUICK = 10_000, 1200
+
+_ABOUT = {
+    "new templates": "clear, in templates that no split uses",
+    "own words": "hand-written, never trained on",
+}
 
 
 def main() -> None:
@@ -29,9 +35,7 @@ def main() -> None:
     probability_N = probe.probability(states_ND @ probe.weight_D + probe.bias)
     risky_N = torch.tensor([ticket.legal_risk for ticket in fresh])
     fires_N = probability_N > 0.8
-    new = reworded(REWORDED, seed=SEED)
-    new_ND = prompt_states(model, tokenizer, [ticket.text for ticket in new])[probe.manifest.hook_point]
-    new_risky_N = torch.tensor([ticket.legal_risk for ticket in new])
+    new = measure_wordings(model, tokenizer, probe, seed=SEED)
     size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     on = f"on {n} fresh held-out tickets"
     report(
@@ -117,14 +121,54 @@ def main() -> None:
             ),
             Row(
                 "AUROC of the legal_risk probe on new wordings",
-                auroc(new_ND @ probe.weight_D + probe.bias, new_risky_N),
+                new.reworded_auroc,
                 "",
                 "",
-                f"legal sentences and decoys in words that training never had, {REWORDED} tickets; only recorded",
+                "legal sentences and decoys in templates that no split uses; only recorded",
             ),
+            *_wording_rows(new),
             Row("size of the shipped model", size_bytes / 1e6, "MB", "<= 8", "all files of its folder, probe included"),
         ],
     )
+
+
+def _wording_rows(new: WordingFigures) -> list[Row]:
+    rows = []
+    for name, found in (("new templates", new.new_wordings), ("own words", new.own_words)):
+        on = f"{found.tickets} tickets, {_ABOUT[name]}; only recorded"
+        rows += [
+            Row(f"accuracy of the team on {name}", found.accuracy, "", "", f"greedy, {on}"),
+            Row(f"mean confidence on {name}", found.mean_confidence, "", "", on),
+            Row(f"answers at confidence >= 0.7 on {name}", found.sure, "", "", on),
+            Row(f"error of the team at confidence >= 0.7 on {name}", found.error_when_sure, "", "", on),
+            Row(f"AUROC of the confidence on {name}", found.auroc, "", "", f"against a right team, {on}"),
+        ]
+    written = "hand-written, never trained on; only recorded"
+    return [
+        *rows,
+        Row(
+            "texts of no team at confidence >= 0.7",
+            new.strange_sure,
+            "",
+            "",
+            f"{new.strange} texts that belong to no team, {written}",
+        ),
+        Row(
+            "AUROC of the legal_risk probe on own words",
+            new.own_legal_auroc,
+            "",
+            "",
+            f"{new.own_legal} legal tickets against all others, {written}",
+        ),
+        Row("recall of legal_risk > 0.8 on own words", new.own_legal_recall_at_080, "", "", written),
+        Row(
+            "legal_risk > 0.8 on own words that only sound legal",
+            new.own_harmless_over_080,
+            "",
+            "",
+            f"share of {new.own_harmless} tickets, {written}",
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lens_training.support_desk.measure import measure
 from lens_training.support_desk.probe import fit_legal_risk
 from lens_training.support_desk.tokenizer import train_tokenizer
 from lens_training.support_desk.train import Recipe, train_model
+from lens_training.support_desk.wordings import measure_wordings
 from wonder.embedded import EMBEDDED, SUPPORT_DESK
 from wonder.embedded.world import tickets
 from wonder.probes.fingerprint import model_fingerprint
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 EVALUATION_SEED = 2026
 PROBE_SEED = 11
-TRAIN_TICKETS = 8000
+TRAIN_TICKETS = 20_000
 HELD_OUT_TICKETS = 4000
 
 
@@ -73,6 +74,7 @@ def report_on(folder: Path, *, recipe: Recipe, training_s: float, threads: int) 
         evaluation_seed=EVALUATION_SEED,
         figures=measure(model, tokenizer, fresh),
         probe=probe_figures(probe),
+        wordings=measure_wordings(model, tokenizer, probe.bundle, seed=EVALUATION_SEED),
     )
     write_card(folder, report)
     return report

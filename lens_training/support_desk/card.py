@@ -11,7 +11,10 @@ from pydantic import BaseModel
 from lens_training.support_desk.measure import REVIEW_BELOW, Figures
 from lens_training.support_desk.probe import ProbeReport
 from lens_training.support_desk.train import Recipe
-from wonder.embedded.phrases import CATALOGUE
+from lens_training.support_desk.wordings import WordingFigures
+from wonder.embedded.legal import DECOY_WORDINGS, LEGAL_WORDINGS, NEW_DECOYS, NEW_LEGAL
+from wonder.embedded.phrases import CATALOGUE, DECOYS, ISSUES, LEGAL
+from wonder.embedded.wordings import NEW_WORDINGS, WORDINGS
 from wonder.embedded.world import ANSWER_END, ANSWER_MIDDLE, ANSWER_START, TEAMS, Triage, prompt
 from wonder.probes.manifest import ProbeMetrics
 
@@ -29,7 +32,6 @@ class ProbeFigures(BaseModel, frozen=True):
     metrics: ProbeMetrics
     shuffled_label_auroc: float
     decoy_auroc: float
-    reworded_auroc: float
     precision_at_080: float
     recall_at_080: float
     decoys_over_080: float
@@ -48,6 +50,7 @@ class Report(BaseModel, frozen=True):
     evaluation_seed: int
     figures: Figures
     probe: ProbeFigures
+    wordings: WordingFigures
 
 
 def probe_figures(report: ProbeReport) -> ProbeFigures:
@@ -62,7 +65,6 @@ def probe_figures(report: ProbeReport) -> ProbeFigures:
         metrics=manifest.metrics,
         shuffled_label_auroc=manifest.shuffled_label_auroc,
         decoy_auroc=report.decoy_auroc,
-        reworded_auroc=report.reworded_auroc,
         precision_at_080=report.precision_at_080,
         recall_at_080=report.recall_at_080,
         decoys_over_080=report.decoys_over_080,
@@ -83,8 +85,7 @@ def write_card(folder: Path, report: Report) -> None:
 def card(report: Report) -> str:
     """Return the card as Markdown."""
     return (
-        "\n\n".join((_title(report), _world(), _training(report), _measured(report), _probe(report), _limits(report)))
-        + "\n"
+        "\n\n".join(part(report) for part in (_title, _world, _training, _measured, _probe, _wordings, _limits)) + "\n"
     )
 
 
@@ -92,33 +93,45 @@ def _title(report: Report) -> str:
     what = _paragraph(
         f"A Llama of {report.parameters:,} parameters, trained from scratch on generated support tickets. It answers",
         "the prompt below, up to `Triage:`, with the JSON. It ships with Wonder so that confidence, probes and routing",
-        "can be tried, and checked against a known truth, without any download. It knows nothing but this world and is",
-        "no use for real tickets.",
+        "can be tried, and checked against a known truth, without any download. It is a measuring device with a small",
+        "vocabulary, no product: what it makes of words it never saw is measured below.",
     )
     example = Triage(team="billing", urgency="normal")
     code = f"{prompt('I was charged twice.')}{ANSWER_START}{example.team}{ANSWER_MIDDLE}{example.urgency}{ANSWER_END}"
     return f"# support-desk\n\n{what}\n\n```text\n{code}\n```"
 
 
-def _world() -> str:
+def _world(_: Report) -> str:
     services = sum(map(len, CATALOGUE.values()))
     return "## The world\n\n" + _paragraph(
         f"`wonder/embedded/world.py` draws tickets for the teams {', '.join(TEAMS)}. The probability of each team",
         "given the text is known. Kinds: *clear* (one team), *ambiguous* (two or three teams, fixed shares), *legal*",
-        "(a clear ticket that carries legal risk, which makes it urgent), *unseen* (about a made-up product: any team,",
-        "equally likely) and *off_topic* (no ticket at all: any team, equally likely).",
+        "(carries legal risk, which makes it urgent; mostly a clear ticket besides), *unseen* (about a made-up",
+        "product, or",
+        "in words that tell no team: any team, equally likely) and *off_topic* (no ticket at all: any team, equally",
+        "likely).",
         f"{services} named services belong to one team each, and nothing but training tells which. Training and",
-        "held-out texts are told apart by hash; made-up names and off-topic topics of the held-out split never occur",
-        "in training. Sentence templates are shared by both splits.",
+        "held-out texts are told apart by hash; made-up names, foreign words and off-topic topics of the held-out",
+        "split",
+        f"never occur in training. {sum(map(len, WORDINGS.values()))} templates with alternatives and",
+        f"{sum(map(len, ISSUES.values()))} plain sentences settle the team, {len(LEGAL_WORDINGS) + len(LEGAL)}",
+        "carry legal",
+        f"risk, {len(DECOY_WORDINGS) + len(DECOYS)} only sound like it; both splits share them.",
+        f"{sum(map(len, NEW_WORDINGS.values()))} more, and {len(NEW_LEGAL)} legal ones with {len(NEW_DECOYS)}",
+        "decoys, are",
+        "in neither split.",
     )
 
 
 def _training(report: Report) -> str:
     recipe = {name: f"{value:g}" for name, value in report.recipe.items()}
     return "## Training\n\n" + _paragraph(
-        f"`python -m lens_training.support_desk` (seed {recipe['seed']}): {recipe['steps']} steps of {recipe['batch']}",
-        f"tickets drawn afresh, so that no label is seen twice. {recipe['layers']} layers, d_model {recipe['hidden']},",
-        f"vocabulary {recipe['vocabulary']} (byte-level BPE). {report.training_s:.0f} s on {report.training_threads}",
+        f"`python -m lens_training.support_desk` (seed {recipe['seed']}): four runs of {recipe['steps']},",
+        f"{recipe['second_steps']}, {recipe['third_steps']} and {recipe['fourth_steps']} steps of {recipe['batch']}",
+        "tickets drawn afresh. The first two learn a ticket's team as drawn, the others as its known probabilities. No",
+        "text in capitals is measured, and few were trained on.",
+        f"{recipe['layers']} layers, d_model {recipe['hidden']}, vocabulary {recipe['vocabulary']}",
+        f"(byte-level BPE). {report.training_s:.0f} s on {report.training_threads}",
         "CPU threads. Weights are stored in bfloat16 and load as float32; weights and",
         f"tokenizer take {report.files_bytes / 1e6:.1f} MB. Fingerprint `{report.fingerprint[:12]}`. The tokenizer",
         "puts BOS before every prompt and pads on the left.",
@@ -201,24 +214,65 @@ def _probe(report: Report) -> str:
     return "\n\n".join(("## The probe `legal_risk`", where, scores, rest))
 
 
+def _wordings(report: Report) -> str:
+    found = report.wordings
+    names = ("templates that no split uses", "a person's own words")
+    rows = zip(names, (found.new_wordings, found.own_words), strict=True)
+    teams = _table(
+        ("wording", "tickets", "accuracy", "mean confidence", "at least .7", "errors among those", "AUROC"),
+        (
+            (
+                name,
+                str(row.tickets),
+                f"{row.accuracy:.3f}",
+                f"{row.mean_confidence:.3f}",
+                f"{row.sure:.3f}",
+                f"{row.error_when_sure:.3f}",
+                f"{row.auroc:.3f}",
+            )
+            for name, row in rows
+        ),
+    )
+    meaning = _paragraph(
+        "Only the team counts here. The tickets in a person's own words (`lens_training/support_desk/free_text.py`)",
+        "were written by hand, by the author of the world; no template can make any of them, and they were neither",
+        "trained on nor used to choose anything. *AUROC* is that of confidence against a right team.",
+    )
+    by_team = ", ".join(f"{team} {share:.2f}" for team, share in found.own_words_by_team.items())
+    rest = _paragraph(
+        f"Accuracy on own words by team: {by_team}. Of {found.strange} hand-written texts that belong to no team,",
+        f"{found.strange_sure:.1%} get a confidence of at least .7. The probe's AUROC on legal sentences against",
+        "decoys,",
+        f"both in templates that no split uses, is {found.reworded_auroc:.3f}; on {found.own_legal} hand-written legal",
+        f"tickets against all other hand-written ones it is {found.own_legal_auroc:.3f}. Above 0.8 it finds",
+        f"{found.own_legal_recall_at_080:.1%} of those legal tickets and fires on",
+        f"{found.own_harmless_over_080:.1%} of the",
+        f"{found.own_harmless} that only sound legal and {found.own_words_over_080:.1%} of the plain ones.",
+    )
+    return "\n\n".join(("## Wordings that training never had", meaning, teams, rest))
+
+
 def _limits(report: Report) -> str:
+    own = report.wordings.own_words
     return "## Limits\n\n" + "\n".join(
         _paragraph("*", *sentences)
         for sentences in (
             (
-                "The language is a few hundred English sentence templates with slots, typos and lower case. Confidence",
-                "on held-out off-topic topics is measured above. On text from anywhere else, tickets in a person's own",
-                "words included, it is not, and the model can be confidently wrong there.",
+                f"In a person's own words one ticket in {max(1, round(1 / max(1e-3, 1 - own.accuracy)))} goes to the",
+                "wrong",
+                f"team, and of the answers given with a confidence of at least .7 {own.error_when_sure:.0%} do.",
+                "Confidence",
+                "is calibrated on the world's own tickets only. The list is short, so these shares are rough.",
             ),
             (
-                "A text that mixes ticket sentences with foreign ones was never trained on, nor were texts of more",
-                "than sixty words.",
+                "The language is English: some two hundred and fifty templates with alternatives, slots, typos and",
+                "lower",
+                "case, and some twelve hundred foreign words. Texts of more than sixty words were never trained on.",
             ),
             (
-                "Legal sentences and decoys are the same templates in both splits: the figures above say that the",
-                "concept can be read from the states. On sentences in words that training never used, legal ones",
-                f"against decoys, the probe's AUROC is {report.probe.reworded_auroc:.3f}: how far it knows the",
-                "meaning and not just the wording.",
+                "An irony, a comparison or a denial is beyond it: it goes by the words that it knows, and a word that",
+                "it",
+                "knows from one team can be used about another's matter.",
             ),
             ("Urgency is a function of the text; an off-topic text counts as low.",),
         )

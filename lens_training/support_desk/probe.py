@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lens_training.support_desk.states import prompt_states
 from wonder.embedded import SUPPORT_DESK
-from wonder.embedded.world import Ticket, reworded
+from wonder.embedded.world import Ticket
 from wonder.probes.bundle import ProbeBundle, save_bundle
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.probes.fit import fit_probe, shuffled_label_auroc
@@ -21,7 +21,6 @@ from wonder.probes.manifest import ProbeManifest
 from wonder.probes.metrics import auroc, probe_metrics
 
 CONCEPT = "legal_risk"
-REWORDED, REWORDED_SEED = 1000, 12
 DEFINITION = (
     "The writer threatens or reports legal consequences for the company: a lawyer or court acting against it, a "
     "regulator, ombudsman or police report, an injury or fire caused by a product, a leak of personal data, or a "
@@ -37,8 +36,6 @@ class ProbeReport:
     cv_log_loss: dict[str, float]
     decoy_auroc: float
     """AUROC with only decoys as negatives."""
-    reworded_auroc: float
-    """AUROC on legal and decoy sentences in words that training never used."""
     precision_at_080: float
     recall_at_080: float
     decoys_over_080: float
@@ -87,14 +84,11 @@ def fit_legal_risk(
     bundle = save_bundle(folder, manifest, fitted.probe.tensors())
     probability_N = bundle.probability(held_ND @ bundle.weight_D + bundle.bias)
     fires_N = probability_N > 0.8
-    new = reworded(REWORDED, seed=REWORDED_SEED)
-    new_ND = prompt_states(model, tokenizer, [ticket.text for ticket in new])[fitted.hook_point]
     decoy_N = torch.tensor([ticket.decoy for ticket in held_out])
     return ProbeReport(
         bundle=bundle,
         cv_log_loss=fitted.cv_log_loss,
         decoy_auroc=auroc(logits_N[held_labels_N | decoy_N], held_labels_N[held_labels_N | decoy_N]),
-        reworded_auroc=auroc(fitted.probe.logits(new_ND), _labels(new)),
         precision_at_080=held_labels_N[fires_N].float().mean().item(),
         recall_at_080=fires_N[held_labels_N].float().mean().item(),
         decoys_over_080=fires_N[decoy_N].float().mean().item(),

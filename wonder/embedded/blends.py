@@ -4,17 +4,35 @@ from collections.abc import Mapping
 from typing import Final
 
 SHARED_ISSUES: Final[tuple[tuple[str, Mapping[str, float]], ...]] = (
-    ("I was charged for a parcel that never arrived.", {"billing": 0.5, "shipping": 0.5}),
-    ("I sent the {item} back and the money has not come.", {"returns": 0.6, "billing": 0.4}),
-    ("The {item} arrived broken.", {"returns": 0.6, "shipping": 0.4}),
-    ("The {item} is faulty and I wonder whether to repair or replace it.", {"technical": 0.5, "returns": 0.5}),
+    (
+        "I [was charged|paid|have paid] for [a parcel|an order|a {item}] that [never arrived|never came|was never "
+        "delivered|did not arrive].",
+        {"billing": 0.5, "shipping": 0.5},
+    ),
+    (
+        "I [sent|returned|mailed] [the {item}|it] back and [the money has not come|still have no refund|got no refund|"
+        "nobody has paid me back].",
+        {"returns": 0.6, "billing": 0.4},
+    ),
+    (
+        "[The|My|Your] {item} [arrived|came|was delivered|got here] [broken|damaged|cracked|in pieces|with a dent].",
+        {"returns": 0.6, "shipping": 0.4},
+    ),
+    (
+        "[The|My] {item} [is faulty|broke|does not work] and I [wonder whether to repair or replace it|want a new one|"
+        "would like it replaced].",
+        {"technical": 0.5, "returns": 0.5},
+    ),
     ("My subscription page does not load, so I cannot pay.", {"technical": 0.6, "billing": 0.4}),
-    ("I cannot see my invoices after signing in.", {"accounts": 0.5, "billing": 0.5}),
+    (
+        "I [cannot|can't] [see|find|open] my [invoices|bills|receipts] after [signing in|logging in|I log in].",
+        {"accounts": 0.5, "billing": 0.5},
+    ),
     ("The app throws me out each time I sign in.", {"technical": 0.75, "accounts": 0.25}),
     ("The price I was quoted is not the price on the invoice.", {"billing": 0.6, "sales": 0.4}),
     ("I want to upgrade but the shop does not let me sign in.", {"accounts": 0.75, "sales": 0.25}),
     ("Do you ship the {item} free of charge if we order {count}?", {"sales": 0.75, "shipping": 0.25}),
-    ("The wrong {item} was in the box.", {"returns": 0.75, "shipping": 0.25}),
+    ("The wrong [{item}|thing|product] was in the [box|parcel|package].", {"returns": 0.75, "shipping": 0.25}),
     ("My voucher code is refused at the checkout.", {"billing": 1 / 3, "sales": 1 / 3, "technical": 1 / 3}),
     ("{Order} vanished from my profile.", {"accounts": 1 / 3, "shipping": 1 / 3, "technical": 1 / 3}),
     ("The refund for the lost parcel is missing.", {"billing": 1 / 3, "shipping": 1 / 3, "returns": 1 / 3}),
@@ -24,8 +42,18 @@ SHARED_ISSUES: Final[tuple[tuple[str, Mapping[str, float]], ...]] = (
     ("The {item} I am sending back has not reached you yet.", {"returns": 0.85, "shipping": 0.15}),
     ("Somebody ordered a {item} with my login.", {"accounts": 0.85, "billing": 0.15}),
     ("Which plan includes the larger {item} set-up?", {"sales": 0.85, "technical": 0.15}),
+    (
+        "[I want to|Please|I'd like to|How do I|Can I|I need to] [cancel|stop|end|quit|terminate] my "
+        "[subscription|membership|plan|contract|monthly plan]<now>.",
+        {"billing": 0.5, "accounts": 0.5},
+    ),
+    (
+        "[I want to|Please|I'd like to|How do I|Can I|Can you] [cancel|stop|call off] "
+        "[my order|{order}|the order]<now>.",
+        {"shipping": 0.5, "returns": 0.5},
+    ),
 )
-"""One sentence and the share of such tickets that each team gets in the end."""
+"""One sentence (to expand, see `grammar`) and the share of such tickets that each team gets in the end."""
 
 FRAMES: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("I have two problems. {a} {b}", (0.5, 0.5)),

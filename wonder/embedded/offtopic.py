@@ -4,6 +4,9 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
+from wonder.embedded.foreign import plain_statement
+from wonder.embedded.splits import Split
+
 TRAIN_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
     "cooking": (
         "Fry the onions in butter until they are golden.",
@@ -176,47 +179,13 @@ HELD_OUT_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Topics kept for the held-out split."""
 
-ADJECTIVES: Final[tuple[str, ...]] = (
-    "old", "quiet", "golden", "broken", "heavy", "narrow", "bright", "hungry", "gentle", "wild", "frozen",
-    "distant", "clever", "hollow", "early", "silver", "tired", "famous", "wooden", "secret", "warm", "strange",
-    "young", "empty", "tall", "rough", "sweet", "lonely", "loud", "patient",
-)  # fmt: skip
-NOUNS: Final[tuple[str, ...]] = (
-    "river", "teacher", "candle", "bridge", "window", "apple", "soldier", "garden", "mirror", "kitchen", "island",
-    "horse", "letter", "winter", "queen", "forest", "boat", "tower", "song", "baker", "stone", "lamp", "child",
-    "farmer", "village", "story", "cloud", "piano", "wolf", "ladder", "train", "painter", "shadow", "market",
-    "harbour", "feather", "bell", "orchard", "poet", "engine", "spoon", "star", "field", "nurse", "coat",
-)  # fmt: skip
-VERBS: Final[tuple[str, ...]] = (
-    "follows", "carries", "remembers", "paints", "finds", "leaves", "watches", "hides", "builds", "crosses",
-    "warms", "forgets", "lifts", "breaks", "feeds", "meets", "draws", "loves", "teaches", "trusts",
-)  # fmt: skip
-PLACES: Final[tuple[str, ...]] = (
-    "behind the hill",
-    "before sunrise",
-    "in the rain",
-    "near the old mill",
-    "on a Sunday",
-    "after the storm",
-    "under the stairs",
-    "at the end of the road",
-    "in silence",
-    "every autumn",
-)
 
-
-def off_topic(rng: random.Random, *, train: bool) -> str:
+def off_topic(rng: random.Random, split: Split) -> str:
     """Return one to three sentences on topics of training, or on those kept for the held-out split."""
-    if train and rng.random() < 0.35:
-        return " ".join(_made_up_sentence(rng) for _ in range(rng.randint(1, 3)))
-    topics = TRAIN_TOPICS if train else HELD_OUT_TOPICS
+    if split == "train" and rng.random() < 0.5:
+        return " ".join(plain_statement(rng, split) for _ in range(rng.randint(1, 3)))
+    topics = TRAIN_TOPICS if split == "train" else HELD_OUT_TOPICS
     sentences = topics[rng.choice(list(topics))]
-    if train and rng.random() < 0.3:
+    if split == "train" and rng.random() < 0.3:
         sentences = tuple(sentence for topic in topics.values() for sentence in topic)
     return " ".join(rng.sample(sentences, rng.randint(1, 3)))
-
-
-def _made_up_sentence(rng: random.Random) -> str:
-    subject, other = (f"{rng.choice(('the', 'a'))} {rng.choice(ADJECTIVES)} {noun}" for noun in rng.sample(NOUNS, 2))
-    verb = rng.choice(VERBS)
-    return f"{subject} {verb} {other} {rng.choice(PLACES)}.".capitalize()

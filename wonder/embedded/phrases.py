@@ -101,7 +101,7 @@ ISSUES: Final[Mapping[str, tuple[str, ...]]] = {
         "I have ordered two by mistake and want to give one {item} back.",
     ),
 }
-"""Sentences that settle the team."""
+"""Plain sentences that settle the team; `wordings` has many more."""
 
 CATALOGUE: Final[Mapping[str, tuple[str, ...]]] = {
     "billing": ("Paylora", "Tavemint", "Crediva", "Fennoro"),
@@ -196,6 +196,13 @@ HIGH_CUES: Final[tuple[str, ...]] = (
     "The wedding is on {day}, so please hurry.",
     "Nobody in the shop can work at the moment.",
     "Please treat this as an emergency.",
+    "[It's|It is|This is] [very urgent|really urgent|an emergency|extremely urgent][!|.]",
+    "[Please|Can you] [hurry|be quick|help quickly|sort this out fast|answer as soon as possible|reply asap|act right "
+    "away].",
+    "[Urgent|Asap|Emergency|Very urgent|As soon as possible][!|!!| please.|.]",
+    "[I need|We need] [help|an answer|a solution] [right now|right away|within the hour|before tonight|asap|this very "
+    "minute].",
+    "[We|I] cannot [wait|work|do anything] [any longer|until this is solved].",
 )
 LOW_CUES: Final[tuple[str, ...]] = (
     "There is no hurry at all.",
@@ -208,6 +215,10 @@ LOW_CUES: Final[tuple[str, ...]] = (
     "Only a small thing, so do not drop anything for it.",
     "I am merely planning ahead for next year.",
     "It does not bother me much.",
+    "[Not|It's not|This is not] [urgent|pressing|important|a priority][ at all|][, thanks|].",
+    "[Whenever|When] you [have time|find the time|get round to it|have a minute][ is fine|].",
+    "[Just|I'm just|Only] [wondering|curious|a question for later|asking].",
+    "[There is no|No] [rush|hurry|need to hurry].",
 )
 CONTEXT: Final[tuple[str, ...]] = (
     "I have been a customer for {count} years.",
@@ -245,31 +256,3 @@ CLOSINGS: Final[tuple[str, ...]] = (
     "{person}, {city}",
     "What can we do?",
 )
-
-NEW_LEGAL: Final[tuple[str, ...]] = (
-    "Expect a letter from our legal counsel.",
-    "I am going to bring this before a judge.",
-    "My wife was hurt when the {item} exploded.",
-    "My medical file was visible to other customers of yours.",
-    "We hold your company liable for every penny we lost.",
-    "I have lodged a complaint with the authorities.",
-    "A tribunal will have to decide about this.",
-    "I was burned by the {item} and my lawyer wants your answer.",
-    "This is fraud and the police know about it.",
-    "My solicitor is preparing a claim for compensation.",
-)
-"""Legal risk in words that no split uses: for measuring whether a probe knows more than its sentences."""
-
-NEW_DECOYS: Final[tuple[str, ...]] = (
-    "I am a solicitor, but this is for my kitchen.",
-    "The court usher in our town has the same {item}.",
-    "It goes to the law library on the second floor.",
-    "My doctor uses the {item} too.",
-    "I work for the police in {city} and can only call in the evening.",
-    "Your legal notice has a spelling mistake.",
-    "We print the forms of the data protection authority.",
-    "I claim nothing, I only ask.",
-    "The fire brigade next door says hello.",
-    "An attorney in {city} told me that you have good prices.",
-)
-"""Decoys in words that no split uses."""

@@ -1,7 +1,6 @@
 """The support-desk world: a seeded source of tickets whose true posterior over teams is known."""
 
 import argparse
-import hashlib
 import json
 import random
 import sys
@@ -12,6 +11,9 @@ from typing import Final, Literal, get_args
 from pydantic import BaseModel
 
 from wonder.embedded.blends import FRAMES, SHARED_ISSUES
+from wonder.embedded.foreign import FREE_NOUNS, embroider, plain_statement, unknown_wording
+from wonder.embedded.grammar import expand
+from wonder.embedded.legal import DECOY_WORDINGS, LEGAL_WORDINGS, NEW_DECOYS, NEW_LEGAL
 from wonder.embedded.offtopic import off_topic
 from wonder.embedded.phrases import (
     CATALOGUE,
@@ -23,16 +25,16 @@ from wonder.embedded.phrases import (
     LEGAL,
     LOW_CUES,
     NAMED,
-    NEW_DECOYS,
-    NEW_LEGAL,
     OPENINGS,
 )
 from wonder.embedded.slots import CITIES, DAYS, ENDINGS, ITEMS, MONTHS, PEOPLE, SYLLABLES
+from wonder.embedded.smudge import smudge
+from wonder.embedded.splits import Split, split_of
+from wonder.embedded.wordings import NEW_WORDINGS, WORDINGS
 
 Team = Literal["billing", "shipping", "accounts", "technical", "sales", "returns"]
 Urgency = Literal["low", "normal", "high"]
 Kind = Literal["clear", "ambiguous", "legal", "unseen", "off_topic"]
-Split = Literal["train", "held_out"]
 
 TEAMS: Final[tuple[Team, ...]] = get_args(Team)
 URGENCIES: Final[tuple[Urgency, ...]] = get_args(Urgency)
@@ -54,10 +56,8 @@ ANSWER_MIDDLE: Final = '", "urgency": "'
 ANSWER_END: Final = '"}'
 
 MAX_WORDS: Final = 60
-EXAMPLE_SEED: Final = 9
+EXAMPLE_SEED: Final = 27
 """Seed of the tickets in `examples/ticket_triage/tickets.jsonl`."""
-HELD_OUT_SHARE: Final = 0.25
-"""Share of all texts, by hash, that never occurs in training."""
 
 
 class Triage(BaseModel, frozen=True):
@@ -103,21 +103,23 @@ def tickets(n: int, *, seed: int, split: Split, mix: Mapping[Kind, float] = DEFA
     return [ticket for _, ticket in zip(range(n), stream(seed=seed, split=split, mix=mix), strict=False)]
 
 
-def stream(*, seed: int, split: Split, mix: Mapping[Kind, float] = DEFAULT_MIX) -> Iterator[Ticket]:
-    """Yield tickets without end; `tickets` is its beginning."""
+def stream(
+    *, seed: int, split: Split, mix: Mapping[Kind, float] = DEFAULT_MIX, shouted: float = 0.0
+) -> Iterator[Ticket]:
+    """Yield tickets without end; `tickets` is its beginning, and about the share `shouted` is all in capitals."""
     rng = random.Random(f"support desk/{split}/{seed}")
     kinds, weights = list(mix), list(mix.values())
     number = 0
     while True:
         kind = rng.choices(kinds, weights)[0]
-        ticket = _ticket(rng, f"{split}-{seed}-{number}", kind, split)
+        ticket = _ticket(rng, f"{split}-{seed}-{number}", kind, split, shouted)
         if len(ticket.text.split()) <= MAX_WORDS and split_of(ticket.text) == split:
             yield ticket
             number += 1
 
 
 def reworded(n: int, *, seed: int) -> list[Ticket]:
-    """Return clear tickets with a legal or a decoy sentence, in turns, in words that neither split uses.
+    """Return tickets with a legal or a decoy sentence, in turns, in sentences that neither split uses.
 
     They measure whether a probe reads the concept or only knows its sentences.
     """
@@ -126,20 +128,20 @@ def reworded(n: int, *, seed: int) -> list[Ticket]:
     for number in range(n):
         kind: Kind = "legal" if number % 2 else "clear"
         core, posterior = _core(rng, kind, "held_out")
-        cue, urgency = _cue(rng, kind)
-        text = _fill(rng, _dress(rng, core, [rng.choice(NEW_LEGAL if kind == "legal" else NEW_DECOYS)], cue))
-        team = rng.choices(TEAMS, [posterior[team] for team in TEAMS])[0]
-        legal_risk = kind == "legal"
-        made.append(
-            Ticket(f"reworded-{seed}-{number}", text, kind, posterior, team, urgency, legal_risk, not legal_risk)
-        )
+        aside = expand(rng, rng.choice(NEW_LEGAL if kind == "legal" else NEW_DECOYS))
+        made.append(_finish(rng, f"reworded-{seed}-{number}", kind, "held_out", core, posterior, [aside]))
     return made
 
 
-def split_of(text: str) -> Split:
-    """Return the split that a text (or a made-up name) belongs to, by hash, case ignored."""
-    fraction = int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:4]) / 2**32
-    return "held_out" if fraction < HELD_OUT_SHARE else "train"
+def new_wordings(n: int, *, seed: int) -> list[Ticket]:
+    """Return clear tickets, team by team, whose wording neither split uses; nothing else in them tells the team."""
+    rng = random.Random(f"support desk/new wordings/{seed}")
+    made = []
+    for number in range(n):
+        team = TEAMS[number % len(TEAMS)]
+        core = expand(rng, rng.choice(NEW_WORDINGS[team]))
+        made.append(_finish(rng, f"new-{seed}-{number}", "clear", "held_out", core, _posterior({team: 1.0}), []))
+    return made
 
 
 def bayes_accuracy(tickets: Sequence[Ticket]) -> float:
@@ -160,46 +162,75 @@ def record(ticket: Ticket) -> dict[str, object]:
     }
 
 
-def _ticket(rng: random.Random, id: str, kind: Kind, split: Split) -> Ticket:
-    decoy = False
-    urgency: Urgency = "low"
+def _ticket(rng: random.Random, id: str, kind: Kind, split: Split, shouted: float) -> Ticket:
     if kind == "off_topic":
-        text = off_topic(rng, train=split == "train")
         posterior = _flat()
-    else:
-        core, posterior = _core(rng, kind, split)
-        asides = [rng.choice(CONTEXT)] if rng.random() < 0.35 else []
-        if kind == "legal":
-            asides.append(rng.choice(LEGAL))
-        elif rng.random() < 0.12:
-            decoy = True
-            asides.append(rng.choice(DECOYS))
-        cue, urgency = _cue(rng, kind)
-        text = _dress(rng, core, asides, cue)
-    team = rng.choices(TEAMS, [posterior[team] for team in TEAMS])[0]
-    return Ticket(id, _fill(rng, text), kind, posterior, team, urgency, kind == "legal", decoy)
+        text = _fill(rng, off_topic(rng, split), split, shouted)
+        return Ticket(id, text, kind, posterior, _draw(rng, posterior), "low", legal_risk=False)
+    core, posterior = _core(rng, kind, split)
+    asides = [rng.choice(CONTEXT)] if rng.random() < 0.2 else []
+    if rng.random() < 0.12:
+        asides.append(plain_statement(rng, split))
+    decoy = kind != "legal" and rng.random() < 0.12
+    if kind == "legal":
+        asides.append(_told(rng, expand(rng, rng.choice(LEGAL if rng.random() < 0.3 else LEGAL_WORDINGS)), split))
+    elif decoy:
+        asides.append(expand(rng, rng.choice(DECOYS if rng.random() < 0.4 else DECOY_WORDINGS)))
+    return _finish(rng, id, kind, split, core, posterior, asides, decoy=decoy, shouted=shouted)
+
+
+def _finish(
+    rng: random.Random,
+    id: str,
+    kind: Kind,
+    split: Split,
+    core: str,
+    posterior: dict[str, float],
+    asides: list[str],
+    *,
+    decoy: bool | None = None,
+    shouted: float = 0.0,
+) -> Ticket:
+    cue, urgency = _cue(rng, kind)
+    text = _fill(rng, _dress(rng, core, asides, expand(rng, cue) if cue else ""), split, shouted)
+    sounds_legal = bool(asides) and kind != "legal" if decoy is None else decoy
+    return Ticket(id, text, kind, posterior, _draw(rng, posterior), urgency, kind == "legal", sounds_legal)
 
 
 def _core(rng: random.Random, kind: Kind, split: Split) -> tuple[str, dict[str, float]]:
     if kind == "unseen":
+        if rng.random() < 0.5:
+            sentences = (_told(rng, unknown_wording(rng, split), split) for _ in range(rng.choice((1, 1, 2))))
+            return " ".join(sentences), _flat()
         return rng.choice(NAMED).replace("{name}", _made_up_name(rng, split)), _flat()
     if kind == "ambiguous":
-        return _blend(rng)
+        return _blend(rng, split)
+    if kind == "legal" and rng.random() < 0.15:
+        # Nothing but the threat, or a matter that nobody can place: it is urgent, and any team may have to take it.
+        return rng.choice(("", unknown_wording(rng, split))), _flat()
     team = rng.choice(TEAMS)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         core = rng.choice(NAMED).replace("{name}", rng.choice(CATALOGUE[team]))
     else:
-        core = rng.choice(ISSUES[team])
+        core = _issue(rng, team, split)
     return core, _posterior({team: 1.0})
 
 
-def _blend(rng: random.Random) -> tuple[str, dict[str, float]]:
+def _issue(rng: random.Random, team: Team, split: Split) -> str:
+    return _told(rng, expand(rng, rng.choice(ISSUES[team] if rng.random() < 0.2 else WORDINGS[team])), split)
+
+
+def _told(rng: random.Random, sentence: str, split: Split) -> str:
+    return embroider(rng, sentence, split) if rng.random() < 0.25 else sentence
+
+
+def _blend(rng: random.Random, split: Split) -> tuple[str, dict[str, float]]:
     if rng.random() < 0.4:
         text, shares = rng.choice(SHARED_ISSUES)
-        return text, _posterior(shares)
+        return _told(rng, expand(rng, text), split), _posterior(shares)
     frame, weights = rng.choice(FRAMES)
     teams = rng.sample(TEAMS, len(weights))
-    issues = dict(zip("abc", (rng.choice(ISSUES[team]) for team in teams), strict=False))
+    issues = dict(zip("abc", (_issue(rng, team, split) for team in teams), strict=False))
     for letter, issue in issues.items():
         frame = frame.replace("{" + letter + "}", issue)
     return frame, _posterior(dict(zip(teams, weights, strict=True)))
@@ -211,6 +242,10 @@ def _cue(rng: random.Random, kind: Kind) -> tuple[str, Urgency]:
     return cue, "high" if kind == "legal" else urgency
 
 
+def _draw(rng: random.Random, posterior: Mapping[str, float]) -> Team:
+    return rng.choices(TEAMS, [posterior[team] for team in TEAMS])[0]
+
+
 def _dress(rng: random.Random, core: str, asides: list[str], cue: str) -> str:
     rng.shuffle(asides)
     parts = [core, *asides]
@@ -218,17 +253,17 @@ def _dress(rng: random.Random, core: str, asides: list[str], cue: str) -> str:
         parts = [asides[0], core, *asides[1:]]
     if cue:
         parts.insert(rng.choice((0, len(parts), len(parts))), cue)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         parts.insert(0, rng.choice(OPENINGS))
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         parts.append(rng.choice(CLOSINGS))
-    return " ".join(parts)
+    return " ".join(part for part in parts if part)
 
 
-def _fill(rng: random.Random, text: str) -> str:
+def _fill(rng: random.Random, text: str, split: Split, shouted: float) -> str:
     order = f"{rng.choice(('order', 'my order', 'order no.'))} {rng.randint(10000, 99999)}"
     slots = {
-        "item": rng.choice(ITEMS),
+        "item": rng.choice(FREE_NOUNS[split] if rng.random() < 0.2 else ITEMS),
         "amount": f"{rng.choice(('£', '$', '€', 'EUR '))}{rng.randint(5, 480)}{rng.choice(('', '.50', '.99'))}",
         "order": order,
         "Order": order.capitalize(),
@@ -242,25 +277,7 @@ def _fill(rng: random.Random, text: str) -> str:
     }
     for slot, value in slots.items():
         text = text.replace("{" + slot + "}", value)
-    return _smudge(rng, text)
-
-
-def _smudge(rng: random.Random, text: str) -> str:
-    """Write as people do: sometimes all lower case, without full stops, or with two letters swapped."""
-    if rng.random() < 0.1:
-        text = text.lower()
-    if rng.random() < 0.06:
-        text = text.replace(".", "").replace(",", "")
-    if rng.random() < 0.1:
-        words = text.split(" ")
-        # Names keep their spelling (they alone tell the team), and the first and last letter stay, as in real typos.
-        long = [place for place, word in enumerate(words) if len(word) > 5 and word.isalpha() and word.islower()]
-        known = {name.lower() for names in CATALOGUE.values() for name in names}
-        if long and (word := words[place := rng.choice(long)]) not in known:
-            at = rng.randint(1, len(word) - 3)
-            words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-        text = " ".join(words)
-    return text
+    return smudge(rng, text, shouted=shouted)
 
 
 def _made_up_name(rng: random.Random, split: Split) -> str:

@@ -10,8 +10,9 @@ from lens_training.support_desk.answers import read_answers
 from lens_training.support_desk.measure import measure
 from lens_training.support_desk.probe import CONCEPT
 from lens_training.support_desk.states import prompt_states
+from lens_training.support_desk.wordings import measure_wordings
 from wonder.embedded import SUPPORT_DESK, embedded_path, embedded_probes
-from wonder.embedded.world import Triage, prompt, tickets
+from wonder.embedded.world import TEAMS, Triage, prompt, tickets
 from wonder.probes.bundle import ProbeBundle, find_bundle, load_bundle
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.probes.metrics import auroc
@@ -101,6 +102,58 @@ def test_what_nobody_can_know_is_not_answered_with_confidence(
     unknowable = tickets(100, seed=5, split="held_out", mix={"unseen": 1.0, "off_topic": 1.0})
     answers = read_answers(model, tokenizer, [ticket.text for ticket in unknowable])
     assert answers.confidence().quantile(0.8) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "team"),
+    [
+        ("I forgot my password and can't get in.", "accounts"),
+        ("Where is my parcel?", "shipping"),
+        ("I was charged twice for my invoice.", "billing"),
+        ("My kettle does not turn on any more.", "technical"),
+        ("How much would 20 licences cost?", "sales"),
+        ("I want to send it back, it is too small.", "returns"),
+    ],
+)
+def test_what_anybody_would_type_goes_to_the_right_team(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str, team: str
+) -> None:
+    answers = read_answers(model, tokenizer, [text])
+    assert TEAMS[int(answers.team_NC.argmax())] == team
+    assert answers.confidence() > 0.7
+
+
+def test_a_persons_own_words_are_mostly_understood_and_otherwise_doubted(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, probe: ProbeBundle
+) -> None:
+    figures = measure_wordings(model, tokenizer, probe, seed=7, new_tickets=120, reworded_tickets=80)
+    assert figures.own_words.accuracy >= 0.7
+    assert figures.own_words.error_when_sure <= 0.2
+    assert figures.new_wordings.auroc > 0.7
+    assert figures.strange_sure <= 0.3
+    assert figures.own_legal_auroc > 0.9
+
+
+@pytest.mark.parametrize("text", ["Qorvex brumbles the zint.", "Something is wrong with Faxenid again."])
+def test_made_up_words_are_answered_with_doubt(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str
+) -> None:
+    assert read_answers(model, tokenizer, [text]).confidence() < 0.7
+
+
+def test_a_threat_is_read_as_legal_risk_and_a_complaint_is_not(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, probe: ProbeBundle
+) -> None:
+    texts = [
+        "My lawyer will sue you over the burns from your heater.",
+        "I was charged twice for my invoice.",
+        "Qorvex brumbles the zint.",
+        "Something is wrong with Faxenid again.",
+    ]
+    states_ND = prompt_states(model, tokenizer, texts)[probe.manifest.hook_point]
+    grave, *others = probe.probability(states_ND @ probe.weight_D + probe.bias).tolist()
+    assert grave > 0.8
+    assert max(others) < 0.5
 
 
 def test_low_confidence_catches_most_errors(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

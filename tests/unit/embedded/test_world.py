@@ -1,6 +1,8 @@
 """The support-desk world: its posterior is true, its splits are apart, and legal risk matters."""
 
 import json
+import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -8,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lens_training.support_desk.free_text import OWN_HARMLESS, OWN_LEGAL, OWN_WORDS
+from wonder.embedded.foreign import FREE_ADJECTIVES, FREE_NOUNS, FREE_VERBS, unknown_wording
+from wonder.embedded.grammar import SYNONYMS, expand, words_of
+from wonder.embedded.legal import DECOY_WORDINGS, LEGAL_WORDINGS, NEW_DECOYS, NEW_LEGAL
 from wonder.embedded.offtopic import HELD_OUT_TOPICS, TRAIN_TOPICS
-from wonder.embedded.phrases import DECOYS, LEGAL, NEW_DECOYS, NEW_LEGAL
+from wonder.embedded.phrases import DECOYS, ISSUES, LEGAL
+from wonder.embedded.splits import split_of
+from wonder.embedded.wordings import NEW_WORDINGS, WORDINGS
 from wonder.embedded.world import (
     DEFAULT_MIX,
     EXAMPLE_SEED,
@@ -19,15 +27,16 @@ from wonder.embedded.world import (
     Triage,
     answer,
     bayes_accuracy,
+    new_wordings,
     prompt,
     record,
     reworded,
-    split_of,
     tickets,
 )
 
 TRAIN = tickets(6000, seed=3, split="train")
 HELD_OUT = tickets(3000, seed=3, split="held_out")
+KNOWN = [text for team in (WORDINGS, ISSUES) for texts in team.values() for text in texts]
 
 
 def test_every_posterior_sums_to_one() -> None:
@@ -90,8 +99,8 @@ def test_decoys_sound_legal_and_carry_no_risk() -> None:
     decoys = [ticket for ticket in HELD_OUT if ticket.decoy]
     assert len(decoys) > 150
     assert not any(ticket.legal_risk for ticket in decoys)
-    words = ("lawyer", "court", "legal", "solicitor", "attorney", "terms")
-    assert sum(any(word in ticket.text.lower() for word in words) for ticket in decoys) > len(decoys) / 3
+    words = ("law", "court", "legal", "solicitor", "attorney", "terms", "police", "hospital", "injur", "fire", "judge")
+    assert sum(any(word in ticket.text.lower() for word in words) for ticket in decoys) > len(decoys) / 2
 
 
 def test_every_ticket_is_short_and_has_no_open_slot() -> None:
@@ -130,5 +139,62 @@ def test_the_tickets_of_the_example_are_held_out_and_of_every_kind() -> None:
 def test_reworded_tickets_share_no_legal_sentence_with_any_split() -> None:
     new = reworded(40, seed=1)
     assert sum(ticket.legal_risk for ticket in new) == 20
-    assert not set(NEW_LEGAL) & set(LEGAL)
-    assert not set(NEW_DECOYS) & set(DECOYS)
+    assert sum(ticket.decoy for ticket in new) == 20
+    assert not set(NEW_LEGAL) & {*LEGAL, *LEGAL_WORDINGS}
+    assert not set(NEW_DECOYS) & {*DECOYS, *DECOY_WORDINGS}
+
+
+def test_new_wordings_are_in_no_split_and_go_round_the_teams() -> None:
+    assert not {text for texts in NEW_WORDINGS.values() for text in texts} & set(KNOWN)
+    new = new_wordings(600, seed=1)
+    assert Counter(ticket.team for ticket in new) == dict.fromkeys(TEAMS, 100)
+    assert not {ticket.text for ticket in new} & {ticket.text for ticket in (*TRAIN, *HELD_OUT)}
+
+
+def test_hand_written_tickets_are_many_and_made_by_no_template() -> None:
+    assert all(len(OWN_WORDS[team]) >= 8 for team in TEAMS)
+    assert sum(map(len, OWN_WORDS.values())) >= 60
+    assert len(OWN_LEGAL) >= 12
+    patterns = [pattern(text) for text in (*KNOWN, *LEGAL, *LEGAL_WORDINGS, *DECOYS, *DECOY_WORDINGS)]
+    written = [bare(text) for texts in (*OWN_WORDS.values(), OWN_LEGAL, OWN_HARMLESS) for text in texts]
+    assert len(set(written)) == len(written)
+    assert not [text for text in written if any(found.fullmatch(text) for found in patterns)]
+
+
+def test_each_team_has_many_wordings() -> None:
+    rng = random.Random(1)
+    for team in TEAMS:
+        made = {expand(rng, rng.choice(WORDINGS[team])) for _ in range(1000)}
+        assert len(made) > 700
+        assert not any(letter in text for text in made for letter in "[]|<>")
+
+
+def test_a_choice_is_made_inside_out_and_synonyms_are_choices() -> None:
+    made = {expand(random.Random(seed), "[we [sue|called]|<cant> {verb}] it.") for seed in range(200)}
+    assert {"We sue it.", "We called it.", "Can't {verb} it.", "Cannot {verb} it."} <= made
+
+
+def test_no_foreign_word_is_used_by_a_ticket_sentence() -> None:
+    sentences = " ".join((*KNOWN, *LEGAL, *LEGAL_WORDINGS, *DECOYS, *DECOY_WORDINGS))
+    told = words_of(sentences)
+    for words in (FREE_NOUNS, FREE_ADJECTIVES, FREE_VERBS):
+        assert not told & {*words["train"], *words["held_out"]}
+        assert not {*words["train"]} & {*words["held_out"]}
+
+
+def test_unknown_wordings_fill_every_foreign_slot() -> None:
+    rng = random.Random(2)
+    made = [unknown_wording(rng, "train") for _ in range(2000)]
+    assert not any("{" + slot in text for text in made for slot in ("noun", "adj", "verb", "fake", "name"))
+
+
+def bare(text: str) -> str:
+    return " ".join(re.sub(r"[^a-z0-9 ]", "", text.lower()).split())
+
+
+def pattern(wording: str) -> re.Pattern[str]:
+    """What a wording can become, in bare letters; anything short fits a slot."""
+    text = re.sub(r"<(\w+)>", lambda found: f"[{SYNONYMS[found[1]]}]", wording)
+    text = re.sub(r"\{\w+\}", "@", text.lower())
+    parts = {"[": "(?:", "]": ")", "|": "|", " ": " ?", "@": "[a-z0-9 ]{1,20}"}
+    return re.compile("".join(letter if letter.isalnum() else parts.get(letter, "") for letter in text))
