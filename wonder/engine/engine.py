@@ -285,10 +285,10 @@ class TraceEngine:
         asked: float,
         on_step: Callable[[int], None] | None,
     ) -> list[AgentMessage | WonderError]:
+        with self._lock:
+            answers = self._read(requests, prompts, asked, on_step)
         messages: list[AgentMessage | WonderError] = []
-        for request, (text, trace, tensors) in zip(
-            requests, self._read(requests, prompts, asked, on_step), strict=True
-        ):
+        for request, (text, trace, tensors) in zip(requests, answers, strict=True):
             try:
                 trace = keep(trace, request.capture, tensors, self._store)
             except WonderError as error:

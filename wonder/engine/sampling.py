@@ -64,4 +64,5 @@ def _draw_row(logits_V: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Te
     cumulative_V = probability_V.cumsum(-1)
     last = (probability_V > 0).sum() - 1  # rounding may leave the sum a little under 1
     place = torch.searchsorted(cumulative_V, uniform * cumulative_V[-1], right=True)[0].minimum(last)
-    return order_V[place], probability_V[place].to(logits_V.dtype)
+    probability = probability_V[place].to(logits_V.dtype)
+    return order_V[place], torch.where(broken, float("nan"), probability)
