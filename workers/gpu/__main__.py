@@ -10,6 +10,9 @@ from wonder.names import EMBEDDED_MODEL, gpu_queue
 from wonder.plugin import WonderPlugin
 from wonder.worker import runtime, serve
 
+SMALL_MODEL = 20_000_000
+"""Parameters below which several CPU threads cost more in waiting for each other than they save."""
+
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -33,13 +36,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 async def work(options: argparse.Namespace) -> int:
     """Load the model, then poll."""
-    from wonder.engine import TraceEngine  # noqa: PLC0415 - torch takes seconds, and --help must not
+    import torch  # noqa: PLC0415 - takes seconds, and --help must not
+
+    from wonder.engine import TraceEngine  # noqa: PLC0415
     from wonder.trace.store import open_store  # noqa: PLC0415
 
-    if options.threads:
-        import torch  # noqa: PLC0415
-
-        torch.set_num_threads(options.threads)
     engine = TraceEngine.load(
         options.model,
         revision=options.revision,
@@ -50,6 +51,10 @@ async def work(options: argparse.Namespace) -> int:
         bundles=options.bundles,
         store=open_store(options.artifacts),
     )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    elif engine.info.device == "cpu" and engine.model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)
     plugin = WonderPlugin(roles=["gpu"], engine=lambda: engine, model=options.model, max_batch=options.max_batch)
     client = await connect(options.address, namespace=options.namespace, plugins=[plugin], runtime=runtime())
     await serve(
