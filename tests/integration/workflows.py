@@ -54,6 +54,12 @@ ACTIONS: dict[str, ActionDef[object]] = {
             thought_capture=ThoughtCapture(capture_hidden_states=True, store_in="both"),
         ),
         ActionDef(name="kept_away", prompt=PROMPT, output=Sorted, thought_capture=ThoughtCapture(store_in="artifact")),
+        ActionDef(
+            name="drawn_out",
+            prompt=PROMPT,
+            sampling=Sampling(max_new_tokens=900, temperature=10.0, seed=3),
+            activity={"task_queue": "drained"},
+        ),
         ActionDef(name="seeded", prompt=PROMPT, sampling=Sampling(temperature=1.5, seed=7)),
     )
 }
