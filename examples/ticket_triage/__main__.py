@@ -73,8 +73,9 @@ async def demo(options: argparse.Namespace) -> int:
         await decide_two(cases, stack.address or "")
         await asyncio.gather(*(follow(client, case, lambda _: None) for case in cases if case.decided_now))
         for case in cases:
-            if case.decided_now and case.resolution is not None:
-                print(f"    {case.id} went on: {case.resolution.model_dump_json(exclude={'ticket', 'confidence'})}")
+            if case.decided_now and case.resolution is not None and case.resolution.triage is not None:
+                triage = case.resolution.triage
+                print(f"    {case.id} went on, to {triage.team} with {triage.urgency} urgency")
         waiting = sum(case.review_id is not None and not case.decided_now for case in cases)
         print(farewell(options.folder, stack.ui_url, waiting))
         print(f"\n  {len(cases)} tickets in {time.monotonic() - started:.0f} s, set-up of the stack included")
