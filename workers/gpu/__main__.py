@@ -8,6 +8,7 @@ from wonder import entry
 from wonder.connect import connect
 from wonder.names import EMBEDDED_MODEL, gpu_queue
 from wonder.plugin import WonderPlugin
+from wonder.trace.store import open_store, try_out
 from wonder.worker import runtime, serve
 
 SMALL_MODEL = 20_000_000
@@ -24,7 +25,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device-map", help="handed to transformers, for example auto")
     parser.add_argument("--quantization", choices=["8bit", "4bit"], help="through bitsandbytes")
     parser.add_argument("--bundles", type=Path, help="folder of probe bundles for this model")
-    parser.add_argument("--artifacts", default=".wonder/artifacts", help="folder or URI of the artifact store")
+    parser.add_argument("--artifacts", default=".wonder/artifacts", help="folder, or s3://bucket/prefix")
     parser.add_argument("--max-batch", type=int, default=8, help="requests that share a forward pass at most")
     parser.add_argument("--threads", type=int, help="CPU threads for the model")
     parser.add_argument("--address", help="Temporal server; default: TEMPORAL_ADDRESS, else localhost:7233")
@@ -35,11 +36,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def work(options: argparse.Namespace) -> int:
-    """Load the model, then poll."""
+    """Try the store, load the model, then poll."""
+    store = open_store(options.artifacts)
+    try_out(store)
     import torch  # noqa: PLC0415 - takes seconds, and --help must not
 
     from wonder.engine import TraceEngine  # noqa: PLC0415
-    from wonder.trace.store import open_store  # noqa: PLC0415
 
     engine = TraceEngine.load(
         options.model,
@@ -49,7 +51,7 @@ async def work(options: argparse.Namespace) -> int:
         device_map=options.device_map,
         quantization=options.quantization,
         bundles=options.bundles,
-        store=open_store(options.artifacts),
+        store=store,
     )
     if options.threads:
         torch.set_num_threads(options.threads)
