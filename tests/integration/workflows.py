@@ -39,6 +39,7 @@ ACTIONS: dict[str, ActionDef[object]] = {
         ActionDef(name="text", prompt=PROMPT),
         ActionDef(name="typed", prompt=PROMPT, output=Sorted, thought_capture=ThoughtCapture(top_alternatives=5)),
         ActionDef(name="mistyped", prompt=PROMPT, output=Verdict),
+        ActionDef(name="held", prompt=PROMPT, output=Verdict, constrained=True),
         ActionDef(name="long", prompt=PROMPT, sampling=Sampling(max_new_tokens=512)),
         ActionDef(
             name="unknown_probe", prompt=PROMPT, thought_capture=ThoughtCapture(run_concept_probes=["legal_rsk"])

@@ -16,6 +16,7 @@ from wonder.engine.anatomy import examine
 from wonder.engine.assemble import Assembler
 from wonder.engine.batching import split
 from wonder.engine.concepts import ProbeShelf
+from wonder.engine.constrain import Constrainer, Constraint
 from wonder.engine.info import EngineInfo
 from wonder.engine.keep import hidden_tensors, keep
 from wonder.engine.layout import Side
@@ -87,6 +88,7 @@ class TraceEngine:
             equal_lengths=anatomy.is_recurrent,
         )
         self._runtime, self._support = prepare(self._runtime)
+        self._constrainer = Constrainer(tokenizer, self._runtime.end_ids, anatomy.vocabulary)
         self._store = store
         self._max_batch = max_batch
         self._max_batch_tokens = max_batch_tokens
@@ -239,6 +241,7 @@ class TraceEngine:
         """Check everything that can be checked before generating, and tokenize."""
         n_layers = self._runtime.anatomy.n_layers
         demand.check(request.capture, self._shelf, n_layers, has_store=self._store is not None)
+        self._constrainer.start(request)
         tokens = _tokenize(self._runtime.tokenizer, request.prompt)
         if not tokens:
             raise SettingNotSupported("the prompt has no tokens: write at least one word")
@@ -285,11 +288,15 @@ class TraceEngine:
         asked: float,
         on_step: Callable[[int], None] | None,
     ) -> list[AgentMessage | WonderError]:
+        # Anew for every attempt: a batch that is split after running out of memory starts its answers again.
+        constraints = [self._constrainer.start(request) for request in requests]
         with self._lock:
-            answers = self._read(requests, prompts, asked, on_step)
+            answers = self._read(requests, prompts, constraints, asked, on_step)
         messages: list[AgentMessage | WonderError] = []
-        for request, (text, trace, tensors) in zip(requests, answers, strict=True):
+        for request, constraint, (text, trace, tensors) in zip(requests, constraints, answers, strict=True):
             try:
+                if constraint is not None:
+                    constraint.check()
                 trace = keep(trace, request.capture, tensors, self._store)
             except WonderError as error:
                 messages.append(error)
@@ -305,6 +312,7 @@ class TraceEngine:
         self,
         requests: Sequence[EngineRequest],
         prompts: Sequence[list[int]],
+        constraints: Sequence[Constraint | None],
         asked: float,
         on_step: Callable[[int], None] | None,
     ) -> list[tuple[str, ThoughtTrace, dict[str, Tensor]]]:
@@ -312,7 +320,8 @@ class TraceEngine:
         n_layers = self._runtime.anatomy.n_layers
         plan = demand.plan_for([request.capture for request in requests], self._shelf, n_layers, self._support)
         queue_s = time.perf_counter() - asked
-        batch = run_batch(self._runtime, prompts, [request.sampling for request in requests], plan, on_step=on_step)
+        samplings = [request.sampling for request in requests]
+        batch = run_batch(self._runtime, prompts, samplings, plan, constraints=constraints, on_step=on_step)
         results = []
         for index, request in enumerate(requests):
             tensors = {}

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from wonder.engine.anatomy import Anatomy
+from wonder.engine.constrain import Constraint, masked
 from wonder.engine.layout import Layout, Side, masks_by_position
 from wonder.engine.recorder import BatchReadings, ReadPlan, Recorder
 from wonder.engine.sampling import Drawer
@@ -164,6 +165,7 @@ def run_batch(
     samplings: Sequence[Sampling],
     plan: ReadPlan | None,
     *,
+    constraints: Sequence[Constraint | None] | None = None,
     on_step: Callable[[int], None] | None = None,
     on_logits: OnLogits | None = None,
 ) -> BatchResult:
@@ -174,6 +176,7 @@ def run_batch(
         prompts: Token ids; at least one each.
         samplings: How each row draws.
         plan: What to read; None: nothing.
+        constraints: What each row may write; None: anything.
         on_step: Called after every step with the number of tokens so far; may raise to give the batch up.
         on_logits: Called with the raw logits of every step.
     """
@@ -181,6 +184,7 @@ def run_batch(
     layout = Layout.of(prompts, runtime.pad_id, runtime.side, runtime.device)
     feeder = _Feeder(runtime, layout)
     drawer = Drawer(samplings)
+    held = constraints or [None] * len(prompts)
     rows = [Row(sampling, runtime) for sampling in samplings]
     recorder = None if plan is None else Recorder(plan, layout, runtime.anatomy.n_layers, runtime.device)
     prefill_s = 0.0
@@ -193,13 +197,15 @@ def run_batch(
             logits_BV = _forward(feeder, recorder, tokens_B, active_B, step)
             if on_logits is not None:
                 on_logits(step, logits_BV)
-            tokens_B, drawn_B = drawer.draw(logits_BV)
+            tokens_B, drawn_B = drawer.draw(masked(logits_BV, held))
             if recorder is not None:
                 recorder.after_draw(logits_BV, tokens_B, drawn_B)
             live = [not row.finished for row in rows]
-            for row, token in zip(rows, tokens_B.tolist(), strict=True):
+            for row, token, constraint in zip(rows, tokens_B.tolist(), held, strict=True):
                 if not row.finished:
                     row.push(token)
+                    if constraint is not None:
+                        constraint.accept(token)
                     row.finished_s = time.perf_counter() - began
             if step == 0:
                 prefill_s = min(row.finished_s for row in rows)

@@ -52,7 +52,8 @@ class Drawer:
 
 def _draw_row(logits_V: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
     broken = torch.isnan(logits_V).any() | torch.isposinf(logits_V).any()
-    logits_V = torch.where(broken, torch.zeros_like(logits_V), logits_V)  # no branch: it would wait for the device
+    # No branch: it would wait for the device. What a constraint has forbidden stays so.
+    logits_V = torch.where(broken & ~torch.isneginf(logits_V), torch.zeros_like(logits_V), logits_V)
     ranked_V, order_V = (logits_V / sampling.temperature).sort(descending=True, stable=True)
     if 0 < sampling.top_k < ranked_V.shape[0]:
         ranked_V = ranked_V.masked_fill(ranked_V < ranked_V[sampling.top_k - 1], float("-inf"))

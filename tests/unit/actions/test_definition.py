@@ -1,12 +1,12 @@
 """Actions and prompts are wrong where they are written, not where they run."""
 
 import enum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from wonder import ActionDef, Sampling, ThoughtCapture
 from wonder.actions import prompts
@@ -122,3 +122,22 @@ def test_a_misspelt_setting_is_refused_in_python_and_ignored_from_a_newer_client
         ThoughtCapture(run_concept_probe=["legal_risk"])  # type: ignore[call-arg]
     newer = '{"capture_attention": true, "invented_next_year": 1}'
     assert ThoughtCapture.model_validate_json(newer) == ThoughtCapture(capture_attention=True)
+
+
+def test_a_constraint_that_would_do_nothing_is_refused() -> None:
+    assert ActionDef(name="a", prompt="x", output=Team, constrained=True).constrained
+    assert not ActionDef(name="a", prompt="x", output=Team).constrained
+    for output in (str, Annotated[str, Field(description="anything")]):
+        with pytest.raises(DefinitionError, match="constrained=True would do nothing"):
+            ActionDef(name="a", prompt="x", output=output, constrained=True)
+    ActionDef(name="a", prompt="x", output=Annotated[str, Field(max_length=3)], constrained=True)
+
+
+@pytest.mark.parametrize(("output", "text", "value"), [(Literal[1, 2], "2", 2), (Literal[True], "true", True)])
+def test_numbers_and_flags_of_a_literal_are_read_from_plain_text(output: Any, text: str, value: object) -> None:
+    assert ActionDef(name="a", prompt="x", output=output).parse(text) == value
+
+
+def test_a_quoted_word_is_not_the_word() -> None:
+    with pytest.raises(ValueError, match="billing"):
+        ActionDef(name="a", prompt="x", output=Team).parse('"billing"')
