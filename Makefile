@@ -53,8 +53,9 @@ bench: $(READY)  ## measure every figure, write benchmarks/results, print one ta
 bench-quick: $(READY)  ## the same, roughly, in a few minutes; writes nothing
 	$(BIN)/python -m benchmarks --quick
 
-model: $(READY)  ## train the embedded model and its probe again (about a quarter of an hour)
+model: $(READY)  ## train the embedded model, its probe and its compressor again (about a quarter of an hour)
 	$(BIN)/python -m lens_training.support_desk
+	$(BIN)/python -m lens_training.support_desk.compressor
 
 format: $(READY)  ## ruff format and safe fixes
 	$(BIN)/ruff format .

@@ -9,6 +9,7 @@ WonderError
 │   ├── PromptTooLong          prompt and answer do not fit into the model's context
 │   ├── UnknownProbe           a concept was asked for that no bundle of this model provides
 │   ├── ProbeMismatch          a probe belongs to another model, layer or width
+│   ├── CompressorMismatch     a compressor belongs to another model, layer or width
 │   ├── SettingNotSupported    the model or the engine cannot do what was asked
 │   └── AnswerDoesNotParse     the model's text is not a value of the action's output type
 ├── ModelError                 the model could not be had or could not run
@@ -84,6 +85,10 @@ class UnknownProbe(RequestError):
 
 class ProbeMismatch(RequestError):
     """A probe belongs to another model, layer or width."""
+
+
+class CompressorMismatch(RequestError):
+    """A compressor belongs to another model, layer or width."""
 
 
 class SettingNotSupported(RequestError):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from wonder.embedded import embedded_probes
+from wonder.embedded import embedded_compressors, embedded_probes
 from wonder.engine import demand
 from wonder.engine.anatomy import examine
 from wonder.engine.assemble import Assembler
@@ -53,6 +53,7 @@ class TraceEngine:
         revision: str = "",
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
+        compressors: Path | None = None,
         padding_side: Side = "left",
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
@@ -66,6 +67,7 @@ class TraceEngine:
             revision: Its commit, for traces.
             store: Where artifacts go; None: nothing that needs an artifact can be asked for.
             bundles: Folder whose sub-folders are probe bundles.
+            compressors: Folder whose sub-folders are compressor bundles, called by their method.
             padding_side: Where prompts of a batch are padded; both give the same numbers.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
@@ -94,7 +96,7 @@ class TraceEngine:
         self._max_batch_tokens = max_batch_tokens
         self._lock = threading.Lock()
         fingerprint = model_fingerprint(model)
-        self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers)
+        self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors)
         unsupported = dict.fromkeys(ATTENTION_FIELDS, self._support.attention) if self._support.attention else {}
         if self._support.padding:
             unsupported["padding"] = self._support.padding
@@ -128,6 +130,7 @@ class TraceEngine:
         attn_implementation: str | None = None,
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
+        compressors: Path | None = None,
         padding_side: Side = "left",
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
@@ -144,6 +147,7 @@ class TraceEngine:
             attn_implementation: None: what the model chooses.
             store: Where artifacts go.
             bundles: Folder of probe bundles; None: the embedded model's own.
+            compressors: Folder of compressor bundles; None: the embedded model's own.
             padding_side: See the class.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
@@ -159,6 +163,8 @@ class TraceEngine:
         loaded = load_model(model, options)
         if bundles is None and isinstance(model, str):
             bundles = embedded_probes(model)
+        if compressors is None and isinstance(model, str):
+            compressors = embedded_compressors(model)
         return cls(
             loaded.model,
             loaded.tokenizer,
@@ -166,6 +172,7 @@ class TraceEngine:
             revision=loaded.revision,
             store=store,
             bundles=bundles,
+            compressors=compressors,
             padding_side=padding_side,
             max_batch=max_batch,
             max_batch_tokens=max_batch_tokens,

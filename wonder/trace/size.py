@@ -88,7 +88,8 @@ def rounded(trace: ThoughtTrace) -> ThoughtTrace:
     update["active_concepts"] = {key: _round(value, 6) for key, value in trace.active_concepts.items()}
     update["overall_confidence"] = _round(trace.overall_confidence, 6)
     if trace.compressed_state is not None:
-        values = [_round(value, 5) for value in trace.compressed_state.values]
+        # Its maker has rounded it already, and a probe's coordinates to all that float32 has.
+        values = [_round(value, 7) for value in trace.compressed_state.values]
         update["compressed_state"] = trace.compressed_state.model_copy(update={"values": values})
     return trace.model_copy(update=update)
 

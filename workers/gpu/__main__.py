@@ -25,6 +25,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device-map", help="handed to transformers, for example auto")
     parser.add_argument("--quantization", choices=["8bit", "4bit"], help="through bitsandbytes")
     parser.add_argument("--bundles", type=Path, help="folder of probe bundles for this model")
+    parser.add_argument("--compressors", type=Path, help="folder of compressor bundles for this model")
     parser.add_argument("--artifacts", default=".wonder/artifacts", help="folder, or s3://bucket/prefix")
     parser.add_argument("--max-batch", type=int, default=8, help="requests that share a forward pass at most")
     parser.add_argument("--threads", type=int, help="CPU threads for the model")
@@ -51,6 +52,7 @@ async def work(options: argparse.Namespace) -> int:
         device_map=options.device_map,
         quantization=options.quantization,
         bundles=options.bundles,
+        compressors=options.compressors,
         store=store,
     )
     if options.threads:
