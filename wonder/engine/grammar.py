@@ -65,12 +65,21 @@ def _text(root: Mapping[str, Any]) -> str | None:
     if "pattern" in root:
         shapes.append(_pattern(root["pattern"]))
     if "minLength" in root or "maxLength" in root:
-        shapes.append(f"/(?s:.{{{root.get('minLength', 0)},{root.get('maxLength', '')}}})/")
+        shapes.append(f"/(?s:.{{{_length(root, 'minLength', '0')},{_length(root, 'maxLength', '')}}})/")
     return "words\nwords: WORDS\nWORDS: " + " & ".join(shapes)
 
 
-def _pattern(pattern: str) -> str:
+def _length(root: Mapping[str, Any], key: str, absent: str) -> str:
+    value = root.get(key)
+    if value is not None and (not isinstance(value, int) or value < 0):
+        raise SettingNotSupported(f"answer_schema has {key} {value!r}: give a number of characters")
+    return absent if value is None else str(int(value))
+
+
+def _pattern(pattern: Any) -> str:
     """A Lark terminal for a pattern that, as in JSON schema, may match anywhere in the text."""
+    if not isinstance(pattern, str):
+        raise SettingNotSupported(f"answer_schema has the pattern {pattern!r}: give a regular expression as a string")
     inner = pattern.removeprefix("^")
     before = "" if inner != pattern else "(?s:.*)"
     ends = inner.endswith("$") and not inner.endswith("\\$")
@@ -111,7 +120,8 @@ def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """The schema that a root of nothing but `$ref` stands for."""
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        found = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"))
+        definitions = schema.get("$defs")
+        found = definitions.get(reference.removeprefix("#/$defs/")) if isinstance(definitions, Mapping) else None
         if isinstance(found, Mapping):
             return found
     return schema
