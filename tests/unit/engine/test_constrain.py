@@ -133,12 +133,14 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
         case "string":
             return isinstance(value, str) and len(value) <= schema["maxLength"]
         case "array":
-            return len(value) <= schema["maxItems"] and all(conforms(item, schema["items"]) for item in value)
+            if not isinstance(value, list) or len(value) > schema["maxItems"]:
+                return False
+            return all(conforms(item, schema["items"]) for item in value)
         case _:
             parts = schema["properties"]
-            return set(schema["required"]) <= set(value) <= set(parts) and all(
-                conforms(item, parts[name]) for name, item in value.items()
-            )
+            if not isinstance(value, dict) or not set(schema["required"]) <= set(value) <= set(parts):
+                return False
+            return all(conforms(item, parts[name]) for name, item in value.items())
 
 
 @given(schemas, st.integers(0, 2**32))
