@@ -59,6 +59,8 @@ class Row:
         self._end_ids = runtime.end_ids
         self.stream = TextStream(runtime.tokenizer, runtime.special_ids)
         self.tokens: list[int] = []
+        self.latest = ""
+        """Text that became certain with the latest token."""
         self.finished: Literal["stop", "length"] | None = None
         self.cut: int | None = None
         """Where the stop string starts in the text."""
@@ -69,7 +71,7 @@ class Row:
         """Take the next token, and see whether it ends the answer."""
         before = len(self.stream.text)
         self.tokens.append(token)
-        self.stream.push(token)
+        self.latest = self.stream.push(token)
         text = self.stream.text
         hits = [text.find(stop, max(0, before - len(stop) + 1)) for stop in self._sampling.stop if stop]
         if found := [hit for hit in hits if hit >= 0]:
@@ -79,7 +81,7 @@ class Row:
         elif len(self.tokens) >= self._sampling.max_new_tokens:
             self.finished = "length"
         if self.finished:
-            self.stream.flush()
+            self.latest += self.stream.flush()
 
     @property
     def answer(self) -> str:
@@ -95,6 +97,9 @@ class BatchResult:
     layout: Layout
     readings: BatchReadings | None
     prefill_s: float
+    size: int
+    """Largest number of rows that shared a forward pass."""
+    batching: Literal["slots", "padded", "alone"]
 
 
 @dataclass
@@ -166,6 +171,7 @@ def run_batch(
     plan: ReadPlan | None,
     *,
     constraints: Sequence[Constraint | None] | None = None,
+    rows: Sequence[Row] | None = None,
     on_step: Callable[[int], None] | None = None,
     on_logits: OnLogits | None = None,
 ) -> BatchResult:
@@ -177,6 +183,7 @@ def run_batch(
         samplings: How each row draws.
         plan: What to read; None: nothing.
         constraints: What each row may write; None: anything.
+        rows: Where the tokens go; None: made here.
         on_step: Called after every step with the number of tokens so far; may raise to give the batch up.
         on_logits: Called with the raw logits of every step.
     """
@@ -185,7 +192,7 @@ def run_batch(
     feeder = _Feeder(runtime, layout)
     drawer = Drawer(samplings)
     held = constraints or [None] * len(prompts)
-    rows = [Row(sampling, runtime) for sampling in samplings]
+    rows = list(rows) if rows is not None else [Row(sampling, runtime) for sampling in samplings]
     recorder = None if plan is None else Recorder(plan, layout, runtime.anatomy.n_layers, runtime.device)
     prefill_s = 0.0
     tokens_B = layout.ids_BS[:, -1]
@@ -218,7 +225,8 @@ def run_batch(
                 active_B = torch.tensor(now_live, device=active_B.device)
             tokens_B = tokens_B.to(layout.ids_BS.device)
     readings = None if recorder is None else recorder.finish()
-    return BatchResult(rows, layout, readings, prefill_s)
+    batching: Literal["padded", "alone"] = "alone" if len(rows) == 1 else "padded"
+    return BatchResult(rows, layout, readings, prefill_s, len(rows), batching)
 
 
 def _forward(feeder: _Feeder, recorder: Recorder | None, tokens_B: Tensor, active_B: Tensor, step: int) -> Tensor:

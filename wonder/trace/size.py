@@ -250,6 +250,7 @@ def _bare(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, destination
         model_fingerprint=trace.model_fingerprint[:64],
         dtype=trace.dtype[:20],
         batch_size=trace.batch_size,
+        batching=trace.batching,
         prompt_tokens=trace.prompt_tokens,
         finish_reason=trace.finish_reason,
         overall_confidence=trace.overall_confidence,
