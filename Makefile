@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Wonder needs Python 3.11 or newer; PYTHON=... names one"; exit 2; }
 	@echo "setting up $(VENV) (once; downloads PyTorch and friends) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $(READY)
 
 install: $(READY)  ## set up the virtual environment
@@ -53,8 +53,9 @@ bench: $(READY)  ## measure every figure, write benchmarks/results, print one ta
 bench-quick: $(READY)  ## the same, roughly, in a few minutes; writes nothing
 	$(BIN)/python -m benchmarks --quick
 
-model: $(READY)  ## train the embedded model and its probe again (about a quarter of an hour)
+model: $(READY)  ## train the embedded model, its probe and its compressor again (about a quarter of an hour)
 	$(BIN)/python -m lens_training.support_desk
+	$(BIN)/python -m lens_training.support_desk.compressor
 
 format: $(READY)  ## ruff format and safe fixes
 	$(BIN)/ruff format .

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import _readme
 from benchmarks._results import RESULTS, table
 
 HERE = Path(__file__).parent
@@ -25,7 +26,8 @@ def main(argv: list[str]) -> int:
         rows += result["rows"]
     print(table(rows))
     if not quick:
-        print(f"\nwritten to {RESULTS.relative_to(HERE.parent)}/")
+        _readme.main()
+        print(f"\nwritten to {RESULTS.relative_to(HERE.parent)}/, and quoted in README.md")
     if failed:
         print(f"did not run to the end: {', '.join(failed)}")
     return 1 if failed else 0

@@ -9,6 +9,7 @@ WonderError
 │   ├── PromptTooLong          prompt and answer do not fit into the model's context
 │   ├── UnknownProbe           a concept was asked for that no bundle of this model provides
 │   ├── ProbeMismatch          a probe belongs to another model, layer or width
+│   ├── CompressorMismatch     a compressor belongs to another model, layer or width
 │   ├── SettingNotSupported    the model or the engine cannot do what was asked
 │   └── AnswerDoesNotParse     the model's text is not a value of the action's output type
 ├── ModelError                 the model could not be had or could not run
@@ -17,9 +18,11 @@ WonderError
 │   ├── OutOfMemory            the device has no room for this request (retried)
 │   └── EngineFailed           the engine broke while it served a batch (retried)
 ├── WorkerMissing              nobody picked the work up in time: start a worker for that queue
-├── ArtifactError              stored bytes are not what they should be
+├── ArtifactError              an artifact cannot be kept, or what is stored is not what it should be
 │   ├── ArtifactMissing        nothing is stored at that address
 │   ├── ArtifactCorrupt        the bytes do not have the promised digest
+│   ├── StoreNotUsable         no such bucket or folder, or no access to it: correct the address or the rights
+│   ├── StoreNotReachable      the store's server does not answer, or cannot now (retried)
 │   └── CorruptBundle          a trained bundle is incomplete, changed, or of a refused format
 ├── RoutingError               a decision cannot be taken
 │   ├── NoTrace                `decide` was called before the action ran
@@ -84,6 +87,10 @@ class ProbeMismatch(RequestError):
     """A probe belongs to another model, layer or width."""
 
 
+class CompressorMismatch(RequestError):
+    """A compressor belongs to another model, layer or width."""
+
+
 class SettingNotSupported(RequestError):
     """The model or the engine cannot do what was asked."""
 
@@ -121,7 +128,7 @@ class WorkerMissing(WonderError):
 
 
 class ArtifactError(WonderError):
-    """Stored bytes are not what they should be."""
+    """An artifact cannot be kept, or what is stored is not what it should be."""
 
 
 class ArtifactMissing(ArtifactError):
@@ -130,6 +137,16 @@ class ArtifactMissing(ArtifactError):
 
 class ArtifactCorrupt(ArtifactError):
     """The bytes do not have the promised digest."""
+
+
+class StoreNotUsable(ArtifactError):
+    """There is no such bucket or folder, or no access to it."""
+
+
+class StoreNotReachable(ArtifactError):
+    """The store's server does not answer, or cannot serve now."""
+
+    retryable: ClassVar[bool] = True
 
 
 class CorruptBundle(ArtifactError):

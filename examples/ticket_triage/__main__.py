@@ -68,20 +68,32 @@ async def demo(options: argparse.Namespace) -> int:
         with tqdm(total=len(cases), unit="ticket", disable=None, leave=False) as bar:
             await asyncio.gather(*(follow(client, case, bar.update) for case in cases))
         print(report(cases))
+        if all(case.failure for case in cases):
+            return 1
         await decide_two(cases, stack.address or "")
         await asyncio.gather(*(follow(client, case, lambda _: None) for case in cases if case.decided_now))
         for case in cases:
-            if case.decided_now and case.resolution is not None:
-                print(f"    {case.id} went on: {case.resolution.model_dump_json(exclude={'ticket', 'confidence'})}")
+            if case.decided_now and case.resolution is not None and case.resolution.triage is not None:
+                triage = case.resolution.triage
+                print(f"    {case.id} went on, to {triage.team} with {triage.urgency} urgency")
         waiting = sum(case.review_id is not None and not case.decided_now for case in cases)
-        print(f"\n  {waiting} still wait for a person. Their runs are kept in {options.folder / 'temporal.db'}:")
-        print("    wonder dev                     start the stack again, and keep it up")
-        print("    wonder review ls               the queue;  wonder review next  the most urgent one")
-        print("    wonder run 'where is my parcel?'   one ticket of your own")
-        print(f"  Temporal UI while the stack is up: {stack.ui_url}")
-        print(f"  {len(cases)} tickets in {time.monotonic() - started:.0f} s")
+        print(farewell(options.folder, stack.ui_url, waiting))
+        print(f"\n  {len(cases)} tickets in {time.monotonic() - started:.0f} s, set-up of the stack included")
         await stay_up(options, stack)
     return 0
+
+
+def farewell(folder: Path, ui_url: str | None, waiting: int) -> str:
+    """How to go on with what still waits."""
+    commands = {
+        "wonder dev": f"the stack again, until Ctrl-C; Temporal UI at {ui_url}",
+        "wonder review ls": "the queue, most urgent first",
+        "wonder review next": "claim the most urgent one and look at it",
+        'wonder run "where is my parcel?"': "a ticket of your own",
+    }
+    lines = [f"\n  {waiting} still wait for a person; their runs are kept in {folder / 'temporal.db'}. To go on:"]
+    lines.append("    source .venv/bin/activate")
+    return "\n".join([*lines, *(f"    {command:<34} {what}" for command, what in commands.items())])
 
 
 async def begin(client: Client, case: Case) -> None:
@@ -92,9 +104,10 @@ async def begin(client: Client, case: Case) -> None:
 async def decide_two(cases: Sequence[Case], address: str) -> None:
     """Decide two waiting tickets as a person would: on the command line."""
     judged = [case for case in cases if case.review_id and case.team and case.urgency and case.answer is not None]
-    right = next((case for case in judged if case.model_is_right), None)
-    wrong = next((case for case in judged if not case.model_is_right), None)
-    print("\n  Two of them, decided on the command line:")
+    doubtful = [case for case in judged if case.route == "human_review"] or judged
+    right = next((case for case in doubtful if case.model_is_right), None)
+    wrong = next((case for case in doubtful if not case.model_is_right), None)
+    print("\n  Two of them, decided on the command line:" if right or wrong else "")
     for case, verb, extra in (
         (right, "approve", []),
         (wrong, "edit", ["--set", f"team={wrong.team}", "--set", f"urgency={wrong.urgency}"] if wrong else []),

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 
 from examples.ticket_triage.workflow import QUEUES, Resolution, Ticket, TicketTriage, Triage
+from wonder.cli.run import reason_of
 from wonder.cli.show import context_of
 from wonder.errors import RequestError, WonderError
 from wonder.names import review_id
@@ -31,6 +32,8 @@ class Case:
     review_id: str | None = None
     """The review it waits for."""
     resolution: Resolution | None = None
+    failure: str = ""
+    """Why the run failed, if it did."""
     decided_now: bool = False
 
     @property
@@ -46,7 +49,12 @@ async def follow(client: Client, case: Case, done: Callable[[int], object]) -> N
     for _ in range(int(PATIENCE_S / 0.25)):
         description = await handle.describe()
         if description.status != WorkflowExecutionStatus.RUNNING:
-            case.resolution = await handle.result()
+            try:
+                case.resolution = await handle.result()
+            except WorkflowFailureError as error:
+                case.failure = reason_of(error)
+                done(1)
+                return
             break
         if first and description.raw_description.pending_children:
             break
@@ -67,6 +75,12 @@ async def follow(client: Client, case: Case, done: Callable[[int], object]) -> N
 
 def report(cases: Sequence[Case]) -> str:
     """The outcome of all tickets, as a table and a few examples."""
+    failed = [case for case in cases if case.failure]
+    cases = [case for case in cases if not case.failure]
+    if not cases:
+        return "\n".join(
+            ["", f"  all {len(failed)} runs failed:", *(f"    {case.id}: {case.failure}" for case in failed[:5])]
+        )
     known = all(case.team for case in cases)
     lines = ["", f"  {len(cases)} tickets" + ("" if known else " (no `team` in the file, so nothing is judged)"), ""]
     groups = (
@@ -90,6 +104,8 @@ def report(cases: Sequence[Case]) -> str:
             f"  Of the model's {len(errors)} errors, {caught} were caught while people look at "
             f"{reviewed} of {len(cases)} tickets ({reviewed / len(cases):.0%}).",
         ]
+    if failed:
+        lines += ["", f"  {len(failed)} runs failed, for example {failed[0].id}: {failed[0].failure}"]
     waiting = [case for case in cases if case.review_id]
     if waiting:
         lines += ["", "  Waiting for people, for example:"]

@@ -10,7 +10,7 @@ import pytest
 import wonder
 
 HEAVY = ("torch", "numpy", "transformers", "safetensors", "sklearn", "boto3")
-MAY_BE_HEAVY = ("wonder.engine", "wonder.probes")
+MAY_BE_HEAVY = ("wonder.engine", "wonder.probes", "wonder.compression")
 PURE = ("wonder.trace", "wonder.routing", "wonder.embedded", "wonder.errors", "wonder.wire", "wonder.names")
 
 

@@ -82,6 +82,13 @@ async def test_an_answer_that_does_not_parse_leaves_a_trace_of_unknown_confidenc
     assert "guilty" in (message.thought_trace.confidence_reason or "")
 
 
+async def test_an_answer_held_to_its_type_parses_and_is_no_surer_for_it(client: Client, unique: str) -> None:
+    (trace,) = await ask(client, unique, "held")
+    assert json.loads("".join(trace.tokens).removesuffix("</s>"))["guilty"] in (True, False)
+    assert trace.overall_confidence is not None
+    assert trace.overall_confidence < 0.1
+
+
 async def test_a_sure_ticket_is_resolved_by_the_model_alone(client: Client, unique: str) -> None:
     resolution: Resolution = await client.execute_workflow(
         TicketTriage.run, Ticket(id="1", text=CLEAR), id=unique, task_queue=WORKFLOW_QUEUE

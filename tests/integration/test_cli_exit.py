@@ -48,7 +48,7 @@ async def test_wrong_use_is_exit_code_2() -> None:
 async def test_run_starts_watches_and_explains_one_ticket(address: str, unique: str) -> None:
     done = await wonder("run", "I was charged twice for my invoice.", "--id", unique, "--address", address)
     assert done.code == 0, done.err
-    assert "→ resolve" in done.out
+    assert "on to resolve" in done.out
     assert '"team": "billing"' in done.out
     shown = await wonder("show", unique, "--address", address)
     assert shown.code == 0

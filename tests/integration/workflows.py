@@ -39,6 +39,7 @@ ACTIONS: dict[str, ActionDef[object]] = {
         ActionDef(name="text", prompt=PROMPT),
         ActionDef(name="typed", prompt=PROMPT, output=Sorted, thought_capture=ThoughtCapture(top_alternatives=5)),
         ActionDef(name="mistyped", prompt=PROMPT, output=Verdict),
+        ActionDef(name="held", prompt=PROMPT, output=Verdict, constrained=True),
         ActionDef(name="long", prompt=PROMPT, sampling=Sampling(max_new_tokens=512)),
         ActionDef(
             name="unknown_probe", prompt=PROMPT, thought_capture=ThoughtCapture(run_concept_probes=["legal_rsk"])
@@ -54,6 +55,12 @@ ACTIONS: dict[str, ActionDef[object]] = {
             thought_capture=ThoughtCapture(capture_hidden_states=True, store_in="both"),
         ),
         ActionDef(name="kept_away", prompt=PROMPT, output=Sorted, thought_capture=ThoughtCapture(store_in="artifact")),
+        ActionDef(
+            name="drawn_out",
+            prompt=PROMPT,
+            sampling=Sampling(max_new_tokens=900, temperature=10.0, seed=3),
+            activity={"task_queue": "drained"},
+        ),
         ActionDef(name="seeded", prompt=PROMPT, sampling=Sampling(temperature=1.5, seed=7)),
     )
 }

@@ -62,6 +62,7 @@ async def act(ctx: Context, action: ActionDef[T], /, **variables: object) -> T:
         sampling=action.sampling,
         capture=action.thought_capture,
         answer_format="json" if action.writes_json else "text",
+        answer_schema=action.output_schema if action.constrained else None,
     )
     show(ctx)
     options = ActivityConfig(**{**DEFAULT_OPTIONS, "task_queue": action.task_queue, **action.activity})

@@ -1,6 +1,6 @@
 """The contract between workflows and GPU workers: one activity, its request and its answer."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from temporalio import activity
 
@@ -22,6 +22,8 @@ class ThinkRequest(WireModel):
     capture: ThoughtCapture = ThoughtCapture()
     answer_format: Literal["json", "text"] = "text"
     """Where the values of the answer are: in a JSON document inside the text, or the whole text is one value."""
+    answer_schema: dict[str, Any] | None = None
+    """JSON schema that the answer is held to while it is written; None: the model writes what it likes."""
 
 
 @activity.defn(name=THINK)

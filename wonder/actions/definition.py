@@ -1,6 +1,7 @@
 """`ActionDef`: one model call as a workflow names it: model, prompt, answer type, and what to read meanwhile."""
 
 import re
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -32,6 +33,7 @@ class ActionDef(Generic[T]):
         sampling: Sampling = ...,
         thought_capture: ThoughtCapture = ...,
         activity: ActivityConfig | None = ...,
+        constrained: bool = ...,
     ) -> None: ...
 
     @overload
@@ -45,6 +47,7 @@ class ActionDef(Generic[T]):
         sampling: Sampling = ...,
         thought_capture: ThoughtCapture = ...,
         activity: ActivityConfig | None = ...,
+        constrained: bool = ...,
     ) -> None: ...
 
     def __init__(
@@ -57,6 +60,7 @@ class ActionDef(Generic[T]):
         sampling: Sampling | None = None,
         thought_capture: ThoughtCapture | None = None,
         activity: ActivityConfig | None = None,
+        constrained: bool = False,
     ) -> None:
         """Define an action.
 
@@ -69,9 +73,12 @@ class ActionDef(Generic[T]):
             sampling: How tokens are drawn; greedy by default.
             thought_capture: What to read while generating.
             activity: Overrides of the activity's options (timeouts, retries, queue, priority).
+            constrained: Hold the answer to `output` while it is written, so that whatever is not cut off at
+                `max_new_tokens` parses. The worker needs the extra `constrained`.
 
         Raises:
-            DefinitionError: The name, the template or the output type cannot work.
+            DefinitionError: The name, the template or the output type cannot work, or any text is a value of the
+                output type and there is nothing to constrain.
         """
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
             raise DefinitionError(f"action name {name!r}: letters, digits and _ only, starting with a letter")
@@ -90,9 +97,15 @@ class ActionDef(Generic[T]):
         self.sampling = sampling or Sampling()
         self.thought_capture = thought_capture or ThoughtCapture()
         self.activity = ActivityConfig(**(activity or {}))
+        self.constrained = constrained
         self._adapter: TypeAdapter[T] = adapter
         self._schema = schema
         prompts.variables(prompt)
+        if constrained and not schema.keys() - {"type", "title", "description"} and schema.get("type") == "string":
+            raise DefinitionError(
+                f"action {name!r}: every text is a {output!r}, so constrained=True would do nothing: "
+                "name the type that the answer shall have, or leave it out"
+            )
 
     def __repr__(self) -> str:
         answer = getattr(self.output, "__name__", self.output)
@@ -126,12 +139,20 @@ class ActionDef(Generic[T]):
             ValueError: The text is not a `T`; the message lists where and why.
         """
         try:
-            if self.writes_json:
-                return self._adapter.validate_json(value)
-            return self._adapter.validate_python(value)
+            return self._adapter.validate_json(value) if self.writes_json else self._parse_text(value)
         except ValidationError as error:
             reasons = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'the answer'}: {item['msg']}"
                 for item in error.errors()
             )
             raise ValueError(reasons) from None
+
+    def _parse_text(self, value: str) -> T:
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError:
+            # Numbers and flags of a Literal are themselves only in JSON; a quoted word stays a wrong word.
+            if not value.startswith('"'):
+                with suppress(ValidationError):
+                    return self._adapter.validate_json(value)
+            raise

@@ -61,7 +61,7 @@ def lines(ctx: Context) -> list[str]:
     told: list[str] = []
     decisions = list(ctx.decisions)
     for trace in ctx.thought_traces:
-        told += step(trace)
+        told += step(trace, ctx.outputs.get(trace.action) if trace is ctx.trace(trace.action) else None)
         decision = next((found for found in decisions if found.after == trace.action), None)
         if decision is not None:
             decisions.remove(decision)
@@ -69,11 +69,11 @@ def lines(ctx: Context) -> list[str]:
     return told or ["no model call yet"]
 
 
-def step(trace: ThoughtTrace) -> list[str]:
-    """One action."""
+def step(trace: ThoughtTrace, answer: Any) -> list[str]:
+    """One action; its parsed answer where that is still known, else the raw text."""
     told = [
         f"{trace.action} · {trace.model}",
-        f"  answer      {''.join(trace.tokens).strip()}",
+        f"  answer      {''.join(trace.tokens).strip() if answer is None else json.dumps(answer, ensure_ascii=False)}",
         f"  confidence  {percent(trace.overall_confidence)} ({trace.confidence_method}, {trace.confidence_status})"
         + (f": {trace.confidence_reason}" if trace.confidence_reason else ""),
     ]
@@ -97,7 +97,7 @@ def step(trace: ThoughtTrace) -> list[str]:
 
 def route(decision: RouteDecision) -> list[str]:
     """One decision, and every row it looked at."""
-    told = [f"  → {', '.join(decision.targets)}: {decision.explanation}"]
+    told = [f"  → {decision.explanation}"]
     for row in decision.rows:
         read = ", ".join(f"{path} = {_short(value)}" for path, value in row.readings.items())
         told.append(f"      {row.outcome:<7} {row.condition}" + (f"   [{read}]" if read else ""))

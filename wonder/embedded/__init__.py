@@ -19,3 +19,9 @@ def embedded_probes(name: str) -> Path | None:
     """Return the folder whose sub-folders are the probe bundles of an embedded model, or None as above."""
     path = embedded_path(name)
     return None if path is None else path / "probes"
+
+
+def embedded_compressors(name: str) -> Path | None:
+    """Return the folder whose sub-folders are the compressors of an embedded model, or None as above."""
+    path = embedded_path(name)
+    return None if path is None else path / "compressors"

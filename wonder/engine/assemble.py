@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from wonder.engine.compress import compress
 from wonder.engine.concepts import ProbeShelf, read
 from wonder.engine.demand import attention_layers, probes_of
 from wonder.engine.info import EngineInfo
@@ -51,7 +52,8 @@ class Assembler:
             "model_revision": self._info.revision,
             "model_fingerprint": self._info.fingerprint,
             "dtype": self._info.dtype,
-            "batch_size": len(batch.rows),
+            "batch_size": batch.size,
+            "batching": batch.batching,
             "prompt_tokens": len(prompt),
             "finish_reason": row.finished or "length",
             "tokens": row.stream.pieces,
@@ -72,7 +74,14 @@ class Assembler:
         fields |= self._expert_fields(request, batch.readings, index, len(row.tokens), missing)
         fields |= self._concept_fields(request, batch.readings, plan, index, missing)
         if request.capture.compress_state:
-            missing["compressed_state"] = "no compressor bundle for this model"
+            state = compress(request.capture, self._shelf.compressors, batch.readings, plan, index)
+            if isinstance(state, str):
+                missing["compressed_state"] = state
+            else:
+                fields |= {
+                    "compressed_state": state,
+                    "bundles": fields["bundles"] | {"compressed_state": state.basis},
+                }
         return ThoughtTrace(**fields, missing=missing)
 
     def _token_fields(

@@ -22,6 +22,8 @@ from wonder.engine.reductions import (
 
 # Shape suffixes: B rows, H heads, Q query columns, T key columns.
 
+PREFIX: Final = "wonder_"
+"""Of the names of watched implementations."""
 TAP: Final = "_wonder_tap"
 """Key in an attention module's `__dict__`: no global state, so several models and threads live side by side."""
 
@@ -32,7 +34,7 @@ class Seen:
 
     layer: int
     product: Tensor | None
-    """K · qᵀ of the last query, (B, key heads, T, G)."""
+    """q · Kᵀ of the last query, (B, key heads, G, T)."""
     weights: Tensor | None
     """Attention of the last query, (B, H, T), where the implementation computes it anyway."""
     scaling: float
@@ -65,12 +67,14 @@ def install(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
         return f"{type(model).__name__} does not call its attention through an interface that can be watched"
     modeling = sys.modules[type(attention[0]).__module__]
     implementation = str(model.config._attn_implementation)
+    if implementation.startswith(PREFIX):
+        return None  # an earlier engine of this model has done it; wrapped twice, it would be seen twice
     inner = _inner(modeling, implementation)
     if inner is None:
         return f"the attention implementation {implementation!r} of {type(model).__name__} cannot be watched"
     # One name per implementation and modelling file: each file has an eager function of its own. The name keeps
     # the implementation's, because some models look for "flash" in it.
-    name = f"wonder_{re.sub(r'[^a-z0-9]+', '_', f'{implementation}_{modeling.__name__}'.lower())}"
+    name = f"{PREFIX}{re.sub(r'[^a-z0-9]+', '_', f'{implementation}_{modeling.__name__}'.lower())}"
     AttentionInterface.register(name, _watched(inner))
     # Without a mask function of the same name, the mask would be None and padding would be attended, silently.
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
@@ -87,7 +91,7 @@ def install(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
 def is_additive(model: PreTrainedModel) -> bool:
     """Whether masks must be numbers to add, because the wrapped implementation is an eager one."""
     name = str(model.config._attn_implementation)
-    return name == "eager" or name.startswith("wonder_eager_")
+    return name == "eager" or name.startswith(f"{PREFIX}eager_")
 
 
 def _inner(modeling: Any, implementation: str) -> Callable[..., Any] | None:
@@ -136,7 +140,7 @@ def _see(
         return Seen(tap.layer, None, weights, factor, softcap, mask, window, sinks)
     row_BHX = _last(query, tap.last_columns_B)
     grouped = row_BHX.reshape(row_BHX.shape[0], key.shape[1], -1, row_BHX.shape[-1])
-    return Seen(tap.layer, key @ grouped.transpose(-1, -2), None, factor, softcap, mask, window, sinks)
+    return Seen(tap.layer, grouped @ key.transpose(-1, -2), None, factor, softcap, mask, window, sinks)
 
 
 def _last(states_BHQX: Tensor, columns_B: Tensor | None) -> Tensor:
@@ -177,7 +181,7 @@ def reduce(
     result = []
     for group in groups.values():
         keys, parts = _stack(group)
-        mask = _row_mask(group[0], keys, last_columns_B)
+        mask = row_mask(group[0], keys, last_columns_B)
         if group[0].product is None:
             entropy, weight, attended = attention_from_weights(parts, mask)
         else:
@@ -192,12 +196,12 @@ def reduce(
 def _stack(group: Sequence[Seen]) -> tuple[int, Tensor]:
     if group[0].product is not None:
         parts = torch.stack([item.product for item in group if item.product is not None])
-        return int(parts.shape[-2]), parts
+        return int(parts.shape[-1]), parts
     parts = torch.stack([item.weights for item in group if item.weights is not None])
     return int(parts.shape[-1]), parts
 
 
-def _row_mask(item: Seen, keys: int, last_columns_B: Tensor | None) -> Tensor | None:
+def row_mask(item: Seen, keys: int, last_columns_B: Tensor | None) -> Tensor | None:
     """The mask's row of the query that is read, (B, heads or 1, keys)."""
     mask = item.mask
     if mask is not None and mask.ndim == 2:  # flash attention: padding only, causality and windows are arguments

@@ -38,9 +38,10 @@ def check(capture: ThoughtCapture, shelf: ProbeShelf, n_layers: int, *, has_stor
     """Refuse what can never be delivered.
 
     Raises:
-        SettingNotSupported: A layer that the model does not have, or an artifact without a store.
+        SettingNotSupported: A layer that the model does not have, an artifact without a store, or a code larger than
+            its basis.
         UnknownProbe: A concept without a bundle.
-        ProbeMismatch: A bundle of another model.
+        ProbeMismatch, CompressorMismatch: A bundle of another model.
     """
     if not capture.enabled:
         return
@@ -64,6 +65,7 @@ def check(capture: ThoughtCapture, shelf: ProbeShelf, n_layers: int, *, has_stor
             "start it with a store (a folder is enough), or keep to store_in='context'"
         )
     probes_of(capture, shelf)
+    shelf.compressors.check(capture)
 
 
 def plan_for(captures: Sequence[ThoughtCapture], shelf: ProbeShelf, n_layers: int, support: Support) -> ReadPlan | None:
@@ -73,6 +75,7 @@ def plan_for(captures: Sequence[ThoughtCapture], shelf: ProbeShelf, n_layers: in
         return None
     states = {layer for capture in live for layer in hidden_layers(capture, n_layers)}
     states |= {bundle.manifest.hook_point.layer for c in live for bundle in probes_of(c, shelf).values()}
+    states |= {layer for capture in live for layer in shelf.compressors.layers(capture)}
     watched = {layer for capture in live for layer in attention_layers(capture, n_layers)}
     return ReadPlan(
         attention_layers=tuple(sorted(watched)) if support.attention is None else (),

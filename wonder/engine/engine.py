@@ -1,47 +1,44 @@
 """`TraceEngine`: load a model, generate for many requests at once, and give each its text and its trace."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from wonder.embedded import embedded_probes
+from wonder.embedded import embedded_compressors, embedded_probes
 from wonder.engine import demand
-from wonder.engine.anatomy import examine
+from wonder.engine.admission import prompt_tokens
 from wonder.engine.assemble import Assembler
-from wonder.engine.batching import split
 from wonder.engine.concepts import ProbeShelf
+from wonder.engine.constrain import Constrainer
 from wonder.engine.info import EngineInfo
+from wonder.engine.job import Answered, Handle, Job, OnToken
 from wonder.engine.keep import hidden_tensors, keep
 from wonder.engine.layout import Side
 from wonder.engine.load import LoadOptions, default_device, load_model
-from wonder.engine.loop import Runtime, run_batch
-from wonder.engine.memory import is_out_of_memory
+from wonder.engine.loop import Row
+from wonder.engine.padded import COMPANY_S, PaddedLoop
 from wonder.engine.request import EngineRequest
+from wonder.engine.runtime import runtime_of
+from wonder.engine.scheduler import SlotLoop
 from wonder.engine.selfcheck import prepare
-from wonder.engine.taps import Taps
 from wonder.engine.text import TokenNames
-from wonder.errors import ArtifactError, OutOfMemory, PromptTooLong, SettingNotSupported, WonderError
+from wonder.engine.worker import Worker
+from wonder.errors import ArtifactError, EngineFailed, WonderError
 from wonder.names import EMBEDDED_MODEL
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.trace.schema import AgentMessage, ThoughtTrace
 from wonder.trace.store import ArtifactStore
 
-ATTENTION_FIELDS: Final = (
-    "attention_entropy",
-    "attention_entropy_normalized",
-    "attention_sink_mass",
-    "key_attention_pairs",
-)
-
 
 class TraceEngine:
-    """One loaded model. Calls from several threads wait for each other; results do not depend on the order."""
+    """One loaded model. Requests of all threads share its forward passes; results do not depend on who else asks."""
 
     def __init__(
         self,
@@ -52,6 +49,7 @@ class TraceEngine:
         revision: str = "",
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
+        compressors: Path | None = None,
         padding_side: Side = "left",
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
@@ -65,6 +63,7 @@ class TraceEngine:
             revision: Its commit, for traces.
             store: Where artifacts go; None: nothing that needs an artifact can be asked for.
             bundles: Folder whose sub-folders are probe bundles.
+            compressors: Folder whose sub-folders are compressor bundles, called by their method.
             padding_side: Where prompts of a batch are padded; both give the same numbers.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
@@ -72,31 +71,16 @@ class TraceEngine:
         Raises:
             ModelNotUsable: It does not generate, or its blocks cannot be read.
         """
-        model.eval()  # type: ignore[no-untyped-call]
-        anatomy = examine(model)
-        special = frozenset(int(token) for token in tokenizer.all_special_ids)
-        self._runtime = Runtime(
-            model=model,
-            anatomy=anatomy,
-            taps=Taps(anatomy),
-            tokenizer=tokenizer,
-            special_ids=special,
-            end_ids=_end_ids(model, tokenizer),
-            pad_id=_pad_id(tokenizer, anatomy.vocabulary),
-            side="left" if anatomy.is_recurrent or _is_flash(model) else padding_side,
-            equal_lengths=anatomy.is_recurrent,
-        )
-        self._runtime, self._support = prepare(self._runtime)
+        self._runtime, self._support = prepare(runtime_of(model, tokenizer, padding_side))
         self._store = store
         self._max_batch = max_batch
         self._max_batch_tokens = max_batch_tokens
         self._lock = threading.Lock()
-        fingerprint = model_fingerprint(model)
-        self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers)
-        unsupported = dict.fromkeys(ATTENTION_FIELDS, self._support.attention) if self._support.attention else {}
-        if self._support.padding:
-            unsupported["padding"] = self._support.padding
-        unsupported |= {f"expert_distribution.{key}": why for key, why in self._support.routers.items()}
+        self._worker: Worker | None = None
+        self._closed = False
+        anatomy, fingerprint = self._runtime.anatomy, model_fingerprint(model)
+        self._constrainer = Constrainer(tokenizer, self._runtime.end_ids, anatomy.vocabulary)
+        self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors)
         self._info = EngineInfo(
             model=name,
             revision=revision,
@@ -109,7 +93,7 @@ class TraceEngine:
             context_length=anatomy.context_length,
             concepts=self._shelf.names,
             routers=[router.key for router in anatomy.routers],
-            unsupported={signal: why for signal, why in unsupported.items() if why},
+            unsupported=self._support.unsupported,
         )
         self._assembler = Assembler(self._info, self._support, self._shelf, TokenNames(tokenizer))
 
@@ -126,6 +110,7 @@ class TraceEngine:
         attn_implementation: str | None = None,
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
+        compressors: Path | None = None,
         padding_side: Side = "left",
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
@@ -142,6 +127,7 @@ class TraceEngine:
             attn_implementation: None: what the model chooses.
             store: Where artifacts go.
             bundles: Folder of probe bundles; None: the embedded model's own.
+            compressors: Folder of compressor bundles; None: the embedded model's own.
             padding_side: See the class.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
@@ -157,6 +143,8 @@ class TraceEngine:
         loaded = load_model(model, options)
         if bundles is None and isinstance(model, str):
             bundles = embedded_probes(model)
+        if compressors is None and isinstance(model, str):
+            compressors = embedded_compressors(model)
         return cls(
             loaded.model,
             loaded.tokenizer,
@@ -164,6 +152,7 @@ class TraceEngine:
             revision=loaded.revision,
             store=store,
             bundles=bundles,
+            compressors=compressors,
             padding_side=padding_side,
             max_batch=max_batch,
             max_batch_tokens=max_batch_tokens,
@@ -184,6 +173,21 @@ class TraceEngine:
         """The model, with the engine's hooks on it."""
         return self._runtime.model
 
+    def submit(self, request: EngineRequest, *, priority: int = 0, on_token: OnToken | None = None) -> Handle:
+        """Queue a request; it joins those that are being answered at the next step.
+
+        Args:
+            request: With its own sampling and capture.
+            priority: Larger goes first; among equals, who came first. Whoever is passed over often rises.
+            on_token: Told of every token as it comes.
+
+        Raises:
+            WonderError: What is wrong with the request; nobody else notices.
+        """
+        job = self._job(request, priority, on_token)
+        self._started().submit([job])
+        return Handle(job, self._message)
+
     def generate(
         self, requests: Sequence[EngineRequest], *, on_step: Callable[[int], None] | None = None
     ) -> list[AgentMessage | WonderError]:
@@ -191,34 +195,36 @@ class TraceEngine:
 
         Args:
             requests: Each with its own sampling and capture.
-            on_step: Called after each token of a batch; may raise to give everything up.
+            on_step: Called with the number of tokens of the longest answer whenever that has grown; may raise to give
+                everything up.
 
         Returns:
             In the order of the requests: the message, or the error of a request that cannot be answered, so that it
             does not sink its neighbours.
         """
-        asked = time.perf_counter()
-        results: list[AgentMessage | WonderError | None] = [None] * len(requests)
-        prompts: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
+        tokens: SimpleQueue[int | None] = SimpleQueue()
+        on_token = None if on_step is None else lambda event: tokens.put(event.index + 1)
+        found: list[Handle | WonderError] = []
+        jobs = []
+        for request in requests:
             try:
-                prompts[index] = self._prepare(request)
+                job = self._job(request, 0, on_token)
             except WonderError as error:
-                results[index] = error
-        ready = list(prompts)
-        groups = split(
-            [len(prompts[index]) for index in ready],
-            [requests[index].sampling.max_new_tokens for index in ready],
-            self._max_batch,
-            self._max_batch_tokens,
-            equal_lengths=self._runtime.equal_lengths,
-        )
-        for group in groups:
-            members = [ready[place] for place in group]
-            answers = self._group([requests[i] for i in members], [prompts[i] for i in members], asked, on_step)
-            for index, answer in zip(members, answers, strict=True):
-                results[index] = answer
-        return [result for result in results if result is not None]
+                found.append(error)
+            else:
+                jobs.append(job)
+                job.when_over(lambda: tokens.put(None))
+                found.append(Handle(job, self._message))
+        if jobs:
+            self._started().submit(jobs)
+        try:
+            if on_step is not None:
+                _follow(tokens, len(jobs), on_step)
+            return [item if isinstance(item, WonderError) else _outcome(item) for item in found]
+        finally:
+            for item in found:
+                if isinstance(item, Handle):
+                    item.cancel()
 
     def generate_one(self, request: EngineRequest, *, on_step: Callable[[int], None] | None = None) -> AgentMessage:
         """Answer one request.
@@ -232,118 +238,78 @@ class TraceEngine:
         return result
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """End what is under way, and take the hooks off the model."""
+        with self._lock:
+            self._closed = True
+            worker = self._worker
+        if worker is not None:
+            worker.close()
         self._runtime.taps.close()
+
+    def _started(self) -> Worker:
+        with self._lock:
+            if self._closed:
+                raise EngineFailed("this engine has been closed: load it again")
+            if self._worker is None:
+                bounds = {"max_rows": self._max_batch, "max_tokens": self._max_batch_tokens}
+                if self._support.slots is None:
+                    self._worker = Worker(SlotLoop(self._runtime, **bounds))
+                else:
+                    self._worker = Worker(PaddedLoop(self._runtime, **bounds), company_s=COMPANY_S)
+            return self._worker
+
+    def _job(self, request: EngineRequest, priority: int, on_token: OnToken | None) -> Job:
+        """Everything that can be refused is refused here, before anything is generated."""
+        prompt = self._prepare(request)
+        plan = demand.plan_for([request.capture], self._shelf, self._info.n_layers, self._support)
+        row = Row(request.sampling, self._runtime)
+        constrain = partial(self._constrainer.start, request)
+        return Job(request, prompt, row, plan, constrain=constrain, priority=priority, on_token=on_token)
 
     def _prepare(self, request: EngineRequest) -> list[int]:
         """Check everything that can be checked before generating, and tokenize."""
-        n_layers = self._runtime.anatomy.n_layers
-        demand.check(request.capture, self._shelf, n_layers, has_store=self._store is not None)
-        tokens = _tokenize(self._runtime.tokenizer, request.prompt)
-        if not tokens:
-            raise SettingNotSupported("the prompt has no tokens: write at least one word")
-        room, wanted = self._runtime.anatomy.context_length, request.sampling.max_new_tokens
-        if room is not None and len(tokens) + wanted > room:
-            raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens and max_new_tokens is {wanted}, together {len(tokens) + wanted}; "
-                f"{self._info.model} has room for {room}: shorten the prompt, or lower max_new_tokens"
-            )
-        return tokens
+        demand.check(request.capture, self._shelf, self._info.n_layers, has_store=self._store is not None)
+        return prompt_tokens(self._runtime, request, self._info.model, self._max_batch_tokens)
 
-    def _group(
-        self,
-        requests: Sequence[EngineRequest],
-        prompts: Sequence[list[int]],
-        asked: float,
-        on_step: Callable[[int], None] | None,
-    ) -> list[AgentMessage | WonderError]:
-        """Run one batch; where the device has no room, run its halves."""
+    def _message(self, job: Job, answered: Answered) -> AgentMessage:
+        """The message of an answer, with its artifacts written.
+
+        Raises:
+            SettingNotSupported: It could not be held to its schema.
+            ArtifactError: The store did not take them.
+        """
+        if job.constraint is not None:
+            job.constraint.check()
+        trace, tensors = self._read(job, answered)
         try:
-            return self._run(requests, prompts, asked, on_step)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: while the error is held, so are the frames and tensors of the attempt.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(requests) == 1:
-            return [
-                OutOfMemory(
-                    f"{self._info.device} has no room for a prompt of {len(prompts[0])} tokens and "
-                    f"{requests[0].sampling.max_new_tokens} new ones, alone in its batch: shorten them, "
-                    "quantise the model, or use a larger device"
-                )
-            ]
-        half = len(requests) // 2
-        first = self._group(requests[:half], prompts[:half], asked, on_step)
-        return first + self._group(requests[half:], prompts[half:], asked, on_step)
+            trace = keep(trace, job.request.capture, tensors, self._store)
+        except OSError as error:
+            raise ArtifactError(f"{self._store!r} did not take the artifact ({error}): make room or access") from error
+        return AgentMessage(text=answered.batch.rows[answered.index].answer, thought_trace=trace)
 
-    def _run(
-        self,
-        requests: Sequence[EngineRequest],
-        prompts: Sequence[list[int]],
-        asked: float,
-        on_step: Callable[[int], None] | None,
-    ) -> list[AgentMessage | WonderError]:
-        messages: list[AgentMessage | WonderError] = []
-        for request, (text, trace, tensors) in zip(
-            requests, self._read(requests, prompts, asked, on_step), strict=True
-        ):
-            try:
-                trace = keep(trace, request.capture, tensors, self._store)
-            except WonderError as error:
-                messages.append(error)
-            except OSError as error:
-                messages.append(
-                    ArtifactError(f"{self._store!r} did not take the artifact ({error}): make room or access")
-                )
-            else:
-                messages.append(AgentMessage(text=text, thought_trace=trace))
-        return messages
-
-    def _read(
-        self,
-        requests: Sequence[EngineRequest],
-        prompts: Sequence[list[int]],
-        asked: float,
-        on_step: Callable[[int], None] | None,
-    ) -> list[tuple[str, ThoughtTrace, dict[str, Tensor]]]:
-        """One batch: each row's text, its trace in full length and precision, and its tensors for the artifact."""
-        n_layers = self._runtime.anatomy.n_layers
-        plan = demand.plan_for([request.capture for request in requests], self._shelf, n_layers, self._support)
-        queue_s = time.perf_counter() - asked
-        batch = run_batch(self._runtime, prompts, [request.sampling for request in requests], plan, on_step=on_step)
-        results = []
-        for index, request in enumerate(requests):
-            tensors = {}
-            if plan is not None and batch.readings is not None:
-                tensors = hidden_tensors(request.capture, batch.readings, plan, index, n_layers)
-            trace = self._assembler.trace(request, prompts[index], batch, index, plan, queue_s)
-            results.append((batch.rows[index].answer, trace, tensors))
-        return results
+    def _read(self, job: Job, answered: Answered) -> tuple[ThoughtTrace, dict[str, Tensor]]:
+        """The trace in full length and precision, and the tensors for the artifact."""
+        batch, index, plan = answered.batch, answered.index, answered.plan
+        tensors = {}
+        if plan is not None and batch.readings is not None:
+            tensors = hidden_tensors(job.request.capture, batch.readings, plan, index, self._info.n_layers)
+        return self._assembler.trace(job.request, job.prompt, batch, index, plan, answered.queue_s), tensors
 
 
-def _tokenize(tokenizer: Any, prompt: str) -> list[int]:
-    # A chat template may have written the first token already; the tokenizer would add a second one.
-    begun = bool(tokenizer.bos_token) and prompt.startswith(str(tokenizer.bos_token))
-    return [int(token) for token in tokenizer(prompt, add_special_tokens=not begun, verbose=False)["input_ids"]]
+def _outcome(handle: Handle) -> AgentMessage | WonderError:
+    try:
+        return handle.result()
+    except WonderError as error:
+        return error
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    ends: set[int] = set()
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        ends.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
-    return frozenset(int(token) for token in ends)
-
-
-def _is_flash(model: PreTrainedModel) -> bool:
-    """Flash attention takes no mask but padding, and that on the left."""
-    return "flash" in str(model.config._attn_implementation)
-
-
-def _pad_id(tokenizer: Any, vocabulary: int) -> int:
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None and int(token) < vocabulary:
-            return int(token)
-    return 0
+def _follow(tokens: "SimpleQueue[int | None]", open_jobs: int, on_step: Callable[[int], None]) -> None:
+    """Call back whenever the longest answer has grown, until all answers are complete."""
+    highest = 0
+    while open_jobs:
+        count = tokens.get()
+        if count is None:
+            open_jobs -= 1
+        elif count > highest:
+            highest = count
+            on_step(count)

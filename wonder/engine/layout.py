@@ -83,7 +83,7 @@ class Layout:
 
 
 def masks_by_position(
-    config: Any, query_BQ: Tensor, key_BT: Tensor, real_BT: Tensor, additive: torch.dtype | None
+    config: Any, query_BQ: Tensor, key_BT: Tensor, real_BT: Tensor | None, additive: torch.dtype | None
 ) -> Tensor | dict[str, Tensor]:
     """Attention masks from positions, for columns whose order is not the order of the text.
 
@@ -91,7 +91,7 @@ def masks_by_position(
         config: Of the text model; declares windows, chunks and layer types.
         query_BQ: Positions of the tokens being fed.
         key_BT: Positions of all columns.
-        real_BT: False for padding.
+        real_BT: False for padding; None: there is none.
         additive: Floating type of a mask of 0 and -inf for eager attention, which would add a boolean mask as 0 and
             1; None: boolean.
 
@@ -99,7 +99,9 @@ def masks_by_position(
         (B, 1, Q, T), or one such mask per layer type where the model has several.
     """
     query, key = query_BQ[:, :, None], key_BT[:, None, :]
-    seen = (key <= query) & real_BT[:, None, :]
+    seen = key <= query
+    if real_BT is not None:
+        seen = seen & real_BT[:, None, :]
     window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
     made = {"full_attention": seen}
     if window:
@@ -112,6 +114,23 @@ def masks_by_position(
         return made
     # Models that window every layer without declaring layer types: Mistral, Mixtral, Phi-3, Starcoder2.
     return made["sliding_attention"] if window and not kinds else made["full_attention"]
+
+
+def kinds_of(config: Any, n_layers: int) -> list[str]:
+    """Each layer's kind of attention, as far as it limits which keys are seen."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return [str(kind) for kind in kinds]
+    return ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"] * n_layers
+
+
+def reach(config: Any, kind: str, length: int) -> int:
+    """How many of the first `length` keys the last of them sees, itself included."""
+    if kind == "sliding_attention" and config.sliding_window:
+        return min(length, int(config.sliding_window))
+    if kind == "chunked_attention" and config.attention_chunk_size:
+        return (length - 1) % int(config.attention_chunk_size) + 1
+    return length
 
 
 def _encoded(mask_BQT: Tensor, additive: torch.dtype | None) -> Tensor:

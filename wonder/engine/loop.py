@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from wonder.engine.anatomy import Anatomy
+from wonder.engine.constrain import Constraint, masked
 from wonder.engine.layout import Layout, Side, masks_by_position
 from wonder.engine.recorder import BatchReadings, ReadPlan, Recorder
 from wonder.engine.sampling import Drawer
@@ -58,6 +59,8 @@ class Row:
         self._end_ids = runtime.end_ids
         self.stream = TextStream(runtime.tokenizer, runtime.special_ids)
         self.tokens: list[int] = []
+        self.latest = ""
+        """Text that became certain with the latest token."""
         self.finished: Literal["stop", "length"] | None = None
         self.cut: int | None = None
         """Where the stop string starts in the text."""
@@ -68,7 +71,7 @@ class Row:
         """Take the next token, and see whether it ends the answer."""
         before = len(self.stream.text)
         self.tokens.append(token)
-        self.stream.push(token)
+        self.latest = self.stream.push(token)
         text = self.stream.text
         hits = [text.find(stop, max(0, before - len(stop) + 1)) for stop in self._sampling.stop if stop]
         if found := [hit for hit in hits if hit >= 0]:
@@ -78,7 +81,7 @@ class Row:
         elif len(self.tokens) >= self._sampling.max_new_tokens:
             self.finished = "length"
         if self.finished:
-            self.stream.flush()
+            self.latest += self.stream.flush()
 
     @property
     def answer(self) -> str:
@@ -94,6 +97,9 @@ class BatchResult:
     layout: Layout
     readings: BatchReadings | None
     prefill_s: float
+    size: int
+    """Largest number of rows that shared a forward pass."""
+    batching: Literal["slots", "padded", "alone"]
 
 
 @dataclass
@@ -164,6 +170,8 @@ def run_batch(
     samplings: Sequence[Sampling],
     plan: ReadPlan | None,
     *,
+    constraints: Sequence[Constraint | None] | None = None,
+    rows: Sequence[Row] | None = None,
     on_step: Callable[[int], None] | None = None,
     on_logits: OnLogits | None = None,
 ) -> BatchResult:
@@ -174,6 +182,8 @@ def run_batch(
         prompts: Token ids; at least one each.
         samplings: How each row draws.
         plan: What to read; None: nothing.
+        constraints: What each row may write; None: anything.
+        rows: Where the tokens go; None: made here.
         on_step: Called after every step with the number of tokens so far; may raise to give the batch up.
         on_logits: Called with the raw logits of every step.
     """
@@ -181,7 +191,8 @@ def run_batch(
     layout = Layout.of(prompts, runtime.pad_id, runtime.side, runtime.device)
     feeder = _Feeder(runtime, layout)
     drawer = Drawer(samplings)
-    rows = [Row(sampling, runtime) for sampling in samplings]
+    held = constraints or [None] * len(prompts)
+    rows = list(rows) if rows is not None else [Row(sampling, runtime) for sampling in samplings]
     recorder = None if plan is None else Recorder(plan, layout, runtime.anatomy.n_layers, runtime.device)
     prefill_s = 0.0
     tokens_B = layout.ids_BS[:, -1]
@@ -193,13 +204,15 @@ def run_batch(
             logits_BV = _forward(feeder, recorder, tokens_B, active_B, step)
             if on_logits is not None:
                 on_logits(step, logits_BV)
-            tokens_B, drawn_B = drawer.draw(logits_BV)
+            tokens_B, drawn_B = drawer.draw(masked(logits_BV, held))
             if recorder is not None:
                 recorder.after_draw(logits_BV, tokens_B, drawn_B)
             live = [not row.finished for row in rows]
-            for row, token in zip(rows, tokens_B.tolist(), strict=True):
+            for row, token, constraint in zip(rows, tokens_B.tolist(), held, strict=True):
                 if not row.finished:
                     row.push(token)
+                    if constraint is not None:
+                        constraint.accept(token)
                     row.finished_s = time.perf_counter() - began
             if step == 0:
                 prefill_s = min(row.finished_s for row in rows)
@@ -212,7 +225,8 @@ def run_batch(
                 active_B = torch.tensor(now_live, device=active_B.device)
             tokens_B = tokens_B.to(layout.ids_BS.device)
     readings = None if recorder is None else recorder.finish()
-    return BatchResult(rows, layout, readings, prefill_s)
+    batching: Literal["padded", "alone"] = "alone" if len(rows) == 1 else "padded"
+    return BatchResult(rows, layout, readings, prefill_s, len(rows), batching)
 
 
 def _forward(feeder: _Feeder, recorder: Recorder | None, tokens_B: Tensor, active_B: Tensor, step: int) -> Tensor:

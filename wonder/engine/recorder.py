@@ -89,6 +89,7 @@ class Recorder:
         side = self._layout.side
         return StepSink(
             rows=len(self._layout.lengths),
+            prefill=prefill,
             real_BS=self._layout.real() if prefill else None,
             last_columns_B=(
                 torch.tensor(self._layout.last_columns(), device=self._device) if prefill and side == "right" else None
@@ -151,7 +152,7 @@ class Recorder:
 
     def _pool(self, states_LBD: Tensor, sink: StepSink, active_B: Tensor) -> None:
         states_WBD = states_LBD[list(self._plan.state_layers)].float()
-        if sink.real_BS is not None:
+        if sink.prefill:
             means = [sink.prompt_means[layer].to(self._device) for layer in self._plan.state_layers]
             self._pooled = {
                 "last_prompt": states_WBD,

@@ -1,5 +1,6 @@
 """The arithmetic of a trace: from one step's tensors to a few numbers per row, in float32, on the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,10 +80,10 @@ class AttentionNumbers:
 
 
 def attention_from_scores(
-    scores_LBHTG: Tensor, scaling: float, softcap: float | None, mask_BHT: Tensor | None
+    scores_LBHGT: Tensor, scaling: float, softcap: float | None, mask_BHT: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From raw products of keys and one query: entropy (L, B), head-mean weights (L, B, T), attended keys (1, B)."""
-    scores = scores_LBHTG.transpose(-1, -2).float().flatten(2, 3) * scaling
+    """From raw products of one query and keys: entropy (L, B), head-mean weights (L, B, T), attended keys (1, B)."""
+    scores = scores_LBHGT.float().flatten(2, 3) * scaling
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     attended_B = _attended(mask_BHT, scores)
@@ -142,3 +143,57 @@ def _attended(mask_BHT: Tensor | None, scores: Tensor) -> Tensor:
         return torch.full((scores.shape[1],), scores.shape[-1], device=scores.device)
     attended = mask_BHT if mask_BHT.dtype == torch.bool else mask_BHT > FLOOR
     return attended.flatten(1, -2).any(1).sum(-1).expand(scores.shape[1])
+
+
+@dataclass(frozen=True)
+class LogitSums:
+    """One step's next-token distribution, from which entropy and margin follow once per request."""
+
+    top_BK: Tensor
+    """Largest probabilities."""
+    index_BK: Tensor
+    exponent_B1: Tensor
+    """Mean of z - max z under the distribution; the entropy is this plus ln(largest probability), negated."""
+    chosen_B1: Tensor
+    """Probability of the emitted token."""
+
+
+def logit_sums(logits_BV: Tensor, tokens_B: Tensor, kept: int) -> LogitSums:
+    """What is needed of raw logits for entropy, margin and the probabilities of `kept` tokens (at least two)."""
+    top_BK, index_BK = logits_BV.topk(min(max(2, kept), logits_BV.shape[-1]), -1)
+    # The maximum stays inside the sum: lse - Σ p·z over a large vocabulary loses four digits in float32.
+    shifted_BV = (logits_BV - top_BK[:, :1]).clamp_min_(FLOOR)
+    share_BV = shifted_BV.softmax(-1)
+    return LogitSums(
+        share_BV.gather(-1, index_BK),
+        index_BK,
+        torch.linalg.vecdot(share_BV, shifted_BV)[:, None],
+        share_BV.gather(-1, tokens_B[:, None]),
+    )
+
+
+def attention_sums(
+    products: Sequence[Tensor], scaling: float, softcap: float | None, mask_BHT: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Entropy, mean over heads (L, B), and weights summed over heads (L, B, T), of layers with one mask.
+
+    Args:
+        products: Raw products of one query and the keys, (B, key heads, G, T) each.
+        scaling: Of the products.
+        softcap: Of the scaled products.
+        mask_BHT: Boolean, or 0 and very low numbers to add.
+    """
+    scores = torch.stack(list(products)).float().flatten(2, 3)
+    if softcap is not None:
+        scores = (scores * (scaling / softcap)).tanh_() * softcap
+        scaling = 1.0
+    if mask_BHT is None:
+        scores = scores.mul_(scaling)
+    else:
+        low = torch.where(mask_BHT, 0.0, MASKED) if mask_BHT.dtype == torch.bool else mask_BHT.float()
+        scores = torch.add(low, scores, alpha=scaling)
+    scores = scores.sub_(scores.amax(-1, keepdim=True))
+    share = scores.softmax(-1)
+    # A masked score is finite, so that its product with a weight of 0 is 0.
+    entropy = share.amax(-1).log_().add_(torch.linalg.vecdot(share, scores)).mean(-1).neg_()
+    return entropy, share.sum(2)

@@ -1,14 +1,18 @@
 """What the engine is asked: one prompt, how to draw, and what to read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from wonder.trace.capture import ThoughtCapture
 from wonder.trace.sampling import Sampling
 
 
 class EngineRequest(Protocol):
-    """What the engine needs of a request; `wonder.actions.contracts.ThinkRequest` is one."""
+    """What the engine needs of a request; `wonder.actions.contracts.ThinkRequest` is one.
+
+    A request may also have an `answer_schema` (see `Request`); one without the attribute asks for no constraint.
+    """
 
     @property
     def action(self) -> str:
@@ -45,3 +49,5 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     capture: ThoughtCapture = field(default_factory=ThoughtCapture)
     answer_format: Literal["json", "text"] = "text"
+    answer_schema: Mapping[str, Any] | None = None
+    """JSON schema that the answer is held to while it is written; None: the model writes what it likes."""

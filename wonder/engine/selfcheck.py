@@ -1,23 +1,34 @@
 """Checks, once per loaded model, that watching changes nothing and sees everything; what fails is never reported."""
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from wonder.engine import attention
 from wonder.engine.attention import TAP, AttentionTap
-from wonder.engine.layout import Layout, Side
+from wonder.engine.layout import Layout, Side, kinds_of
 from wonder.engine.loop import Runtime, run_batch
 from wonder.engine.recorder import ReadPlan
+from wonder.engine.sampling import RowDraw
+from wonder.engine.slot_runner import SlotRunner
 from wonder.engine.taps import StepSink
 from wonder.errors import ModelNotUsable, OutOfMemory
 from wonder.trace.sampling import Sampling
 
 # Shape suffixes: B rows, S columns, V vocabulary.
 
+ATTENTION_FIELDS: Final = (
+    "attention_entropy",
+    "attention_entropy_normalized",
+    "attention_sink_mass",
+    "key_attention_pairs",
+)
 STEPS = 2
 PROMPT_TOKENS = 4
+KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""What masks can be made for."""
 FAILURES = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
 """What a model raises that was called in a way it does not understand."""
 
@@ -31,6 +42,15 @@ class Support:
     """Router → why its choice cannot be read."""
     padding: str | None = None
     """What is special about its batches."""
+    slots: str | None = None
+    """Why the slot cache cannot hold its state."""
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """Signal → why this model does not give it."""
+        reasons = dict.fromkeys(ATTENTION_FIELDS, self.attention) | {"padding": self.padding, "slots": self.slots}
+        reasons |= {f"expert_distribution.{key}": why for key, why in self.routers.items()}
+        return {signal: why for signal, why in reasons.items() if why}
 
 
 def prepare(runtime: Runtime) -> tuple[Runtime, Support]:
@@ -62,7 +82,7 @@ def prepare(runtime: Runtime) -> tuple[Runtime, Support]:
         reason = "reading the attention changes the text of this model"
         runtime.taps.attention_modules.clear()
     runtime, padding = _check_padding(runtime)
-    return runtime, Support(reason, routers, padding)
+    return runtime, Support(reason, routers, padding, _check_slots(runtime))
 
 
 def _first_run(runtime: Runtime) -> tuple[Runtime, list[Tensor]]:
@@ -100,6 +120,52 @@ def _check_padding(runtime: Runtime) -> tuple[Runtime, str | None]:
             return sided, None if side == runtime.side else "this model takes padding on the left only"
     reason = "only prompts of equal length share a batch, because padding changes the text of this model"
     return replace(runtime, side="left", equal_lengths=True), reason
+
+
+def _check_slots(runtime: Runtime) -> str | None:
+    """Two rows of the slot cache, one of them fed in two pieces, must give what each prompt gives alone."""
+    config = runtime.anatomy.config
+    if runtime.own_cache or runtime.anatomy.is_recurrent:
+        return "this model keeps a state that is no key-value cache, or insists on a cache of its own"
+    if "flash" in str(runtime.model.config._attn_implementation):
+        return "flash attention takes no masks of single rows; load it with sdpa attention"
+    unknown = set(kinds_of(config, runtime.anatomy.n_layers)) - KINDS
+    if unknown or "local" in (getattr(config, "attention_layers", None) or ()):
+        return "this model's attention is limited in a way that the slot cache does not know"
+    long, short = 3 * _prompt(runtime), _prompt(runtime)[: PROMPT_TOKENS // 2]
+    try:
+        found = _slot_logits(runtime, long, short)
+    except FAILURES as error:
+        return f"this model does not run with the slot cache ({type(error).__name__}: {str(error)[:200]})"
+    tolerance = 1e-3 if runtime.model.dtype == torch.float32 else 0.2
+    alone = [_logits(runtime, None, [prompt]) for prompt in (long, short)]
+    pairs = [pair for row in (0, 1) for pair in zip(alone[row], found[row], strict=True)]
+    if all(_near(one_BV[0], other_V, tolerance) for one_BV, other_V in pairs):
+        return None
+    return "this model gives other numbers with the slot cache"
+
+
+@torch.inference_mode()
+def _slot_logits(runtime: Runtime, long: list[int], short: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Raw logits (V,) of `STEPS` steps of two rows that are fed and advanced together."""
+    runner = SlotRunner(runtime, 2)
+    runner.cache.reserve(2, len(long) + STEPS, 0, 2 * (len(long) + STEPS))
+    draws = [RowDraw(Sampling()) for _ in range(2)]
+    cut = len(long) // 2
+    runner.prefill(0, [long[:cut]], 0, [None], None)
+    passes = [
+        runner.prefill(0, [long[cut:]], cut, [None], draws[:1]),
+        runner.prefill(1, [short], 0, [None], draws[1:]),
+    ]
+    rows = tuple([done.logits_BV[0].clone()] for done in passes if done is not None)
+    tokens = [done.tokens[0] for done in passes if done is not None]
+    lengths = [len(long), len(short)]
+    for _ in range(STEPS - 1):
+        done = runner.decode(0, tokens, lengths, [None, None], draws)
+        for row, logits_V in zip(rows, done.logits_BV, strict=True):
+            row.append(logits_V.clone())
+        tokens, lengths = done.tokens, [length + 1 for length in lengths]
+    return rows[0], rows[1]
 
 
 def _near(one_V: Tensor, other_V: Tensor, tolerance: float) -> bool:
@@ -141,7 +207,7 @@ def _same(one: list[Tensor], other: list[Tensor], exact: bool) -> bool:
 @torch.inference_mode()
 def _pass(runtime: Runtime, sink: StepSink) -> None:
     layout = Layout.of([_prompt(runtime)], runtime.pad_id, "left", runtime.device)
-    sink.rows, sink.real_BS = 1, layout.real()
+    sink.rows, sink.prefill, sink.real_BS = 1, True, layout.real()
     with runtime.taps.step(sink):
         runtime.model(input_ids=layout.ids_BS, position_ids=layout.positions(), use_cache=False)
 

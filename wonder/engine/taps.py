@@ -33,8 +33,10 @@ class StepSink:
     """Layer → how often its block ran."""
 
     rows: int = 0
+    prefill: bool = False
+    """Said by the loop, because a prompt may have one token."""
     real_BS: Tensor | None = None
-    """Prefill: where prompt tokens stand. None: decode. Said by the loop, because a prompt may have one token."""
+    """Prefill: where prompt tokens stand; None: everywhere."""
     last_columns_B: Tensor | None = None
     """Prefill with padding on the right: each row's last prompt column."""
     mean_layers: frozenset[int] = frozenset()
@@ -66,16 +68,22 @@ class Taps:
     @contextmanager
     def watch_attention(self, layers: Sequence[int]) -> Iterator[None]:
         """Read the attention of these layers while the block runs."""
-        taps = [AttentionTap(layer) for layer in layers if layer in self.attention_modules]
-        for tap in taps:
-            self.attention_modules[tap.layer].__dict__[TAP] = tap
-        self._attention = taps
+        self.watch(layers)
         try:
             yield
         finally:
-            self._attention = []
-            for tap in taps:
-                self.attention_modules[tap.layer].__dict__.pop(TAP, None)
+            self.watch(())
+
+    def watch(self, layers: Sequence[int]) -> None:
+        """Read the attention of these layers, and of no others, from now on."""
+        wanted = tuple(layer for layer in layers if layer in self.attention_modules)
+        if wanted == tuple(tap.layer for tap in self._attention):
+            return
+        for tap in self._attention:
+            self.attention_modules[tap.layer].__dict__.pop(TAP, None)
+        self._attention = [AttentionTap(layer) for layer in wanted]
+        for tap in self._attention:
+            self.attention_modules[tap.layer].__dict__[TAP] = tap
 
     @contextmanager
     def step(self, sink: StepSink) -> Iterator[None]:
@@ -104,14 +112,19 @@ class Taps:
                 return
             states_BSD = output if isinstance(output, Tensor) else output[0]
             sink.calls[layer] = sink.calls.get(layer, 0) + 1
-            if sink.real_BS is None:
+            if not sink.prefill:
                 state = states_BSD[:, -1]
                 sink.states[layer] = state.clone() if sink.clones else state
                 return
             # A clone: a view of the last column would keep the whole prompt's states alive.
             sink.states[layer] = _last_column(states_BSD, sink.last_columns_B).clone()
             if layer in sink.mean_layers:
-                sink.prompt_means[layer] = masked_mean(states_BSD, sink.real_BS.to(states_BSD.device))
+                real_BS = sink.real_BS
+                sink.prompt_means[layer] = (
+                    states_BSD.mean(1, dtype=torch.float32)
+                    if real_BS is None
+                    else masked_mean(states_BSD, real_BS.to(states_BSD.device))
+                )
 
         return hook
 
@@ -120,13 +133,14 @@ class Taps:
             sink = self._sink
             if sink is None or not sink.routers:
                 return
-            chosen = choice_of(module, output, router.index)
-            if isinstance(chosen, str):
-                sink.unread[router.key] = chosen
+            found = choice_of(module, output, router.index)
+            if isinstance(found, str):
+                sink.unread[router.key] = found
                 return
-            indices, experts = chosen
+            indices, experts = found
             per_row = indices.reshape(sink.rows, -1, indices.shape[-1])
-            sink.choices[router.key] = _last_column(per_row, sink.last_columns_B).clone()
+            chosen = _last_column(per_row, sink.last_columns_B)
+            sink.choices[router.key] = chosen.clone() if sink.prefill or sink.clones else chosen
             sink.experts[router.key] = experts
 
         return hook

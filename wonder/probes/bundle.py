@@ -1,20 +1,17 @@
 """Saves and loads probe bundles: a folder with a manifest and one safetensors file, checked by digest."""
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from wonder.errors import ArtifactError, CorruptBundle, ProbeMismatch, UnknownProbe
+from wonder.errors import CorruptBundle, ProbeMismatch, UnknownProbe
 from wonder.probes.calibration import calibrated_logit
+from wonder.probes.files import read_tensors, write_bundle
 from wonder.probes.manifest import MANIFEST_FILE, ProbeManifest
 
 # Shape suffixes: D d_model.
@@ -63,15 +60,7 @@ def save_bundle(folder: Path, manifest: ProbeManifest, tensors: Mapping[str, Ten
     Raises:
         ArtifactError: The folder already holds a bundle; bundles never change.
     """
-    if (folder / MANIFEST_FILE).exists():
-        raise ArtifactError(f"{folder} already holds a bundle, and bundles never change: save to another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
-    full = manifest.model_copy(update={"tensors_sha256": hashlib.sha256(content).hexdigest()})
-    _write(folder / full.tensors_file, content)
-    # The manifest comes last: a folder without one is no bundle, so a crash in between leaves nothing half valid.
-    text = json.dumps(full.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(folder / MANIFEST_FILE, text.encode())
+    write_bundle(folder, manifest, tensors)
     return load_bundle(folder)
 
 
@@ -83,20 +72,7 @@ def load_bundle(folder: Path) -> ProbeBundle:
     """
     manifest, digest = _read_manifest(folder)
     path = folder / manifest.tensors_file
-    if not path.is_file():
-        raise CorruptBundle(f"{folder} has no {manifest.tensors_file}, which its manifest names: copy it whole")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != manifest.tensors_sha256:
-        raise CorruptBundle(
-            f"{path} has sha256 {found[:12]}, its manifest says {str(manifest.tensors_sha256)[:12]}: fetch it again"
-        )
-    if content[:1] == b"\x80" or content[:2] == b"PK":
-        raise CorruptBundle(f"{path} is a pickle or zip, wanted safetensors: it is never opened, export it anew")
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise CorruptBundle(f"{path} is not safetensors ({error}): export it anew") from error
+    tensors = read_tensors(path, manifest.tensors_sha256)
     weight_D, bias = _fold(path, manifest, tensors)
     return ProbeBundle(f"{manifest.name}@{digest[:12]}", manifest, weight_D, bias, tensors.get("direction"))
 
@@ -138,9 +114,3 @@ def _fold(path: Path, manifest: ProbeManifest, tensors: Mapping[str, Tensor]) ->
     weight_D = tensors["weight"].double() / tensors["scale"].double()
     bias = tensors["bias"].double()[0] - tensors["mean"].double() @ weight_D
     return weight_D.float(), bias.float()
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

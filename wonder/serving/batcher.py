@@ -1,125 +1,134 @@
-"""Requests arrive one at a time; the engine wants many at once: a queue, one thread, futures."""
+"""From coroutines to the engine: a request joins those that are being answered at the next step."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from wonder.actions.contracts import ThinkRequest
-from wonder.errors import EngineFailed
+from wonder.errors import EngineFailed, WonderError
 from wonder.trace.schema import AgentMessage
+
+HELPERS = 4
+"""Threads that tokenize prompts and write artifacts, so that neither the event loop nor the model waits for it."""
+
+
+class Handle(Protocol):
+    """A request that is under way."""
+
+    def result(self) -> AgentMessage:
+        """Wait for the answer; raises why there is none."""
+        ...
+
+    def cancel(self) -> bool:
+        """Give it up; its place is free by the next step."""
+        ...
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call this once it is done, on any thread."""
+        ...
 
 
 class Engine(Protocol):
     """What is served: `wonder.engine.TraceEngine`, or anything that answers like it."""
 
-    def generate(self, requests: Sequence[ThinkRequest]) -> Sequence[AgentMessage | Exception]:
-        """Answer all requests in shared forward passes; one that fails gets its exception as its answer."""
+    def submit(self, request: ThinkRequest) -> Handle:
+        """Queue a request; raises what is wrong with it."""
         ...
 
 
-@dataclass
-class _Waiting:
-    request: ThinkRequest
-    answer: asyncio.Future[AgentMessage]
-    since: float
-
-
 class Batcher:
-    """Collects concurrent requests into batches and runs them on a thread of its own.
+    """Passes concurrent requests to an engine, which lets them share forward passes.
 
-    The thread is the only one that touches the model. A caller that is cancelled leaves the queue; one that is
-    already in a batch is answered into the void, and disturbs nobody.
+    A caller that is cancelled frees its place in the engine within one step, and disturbs nobody.
     """
 
-    def __init__(self, engine: Engine, *, max_batch: int = 8, max_wait_s: float = 0.0) -> None:
-        """Set the bounds of a batch.
-
-        Args:
-            engine: What answers.
-            max_batch: Requests that share a batch at most.
-            max_wait_s: How long an idle engine waits for company after the first request. Zero is right for most:
-                the next batch gathers while one runs, and a lone request is not held up.
-        """
+    def __init__(self, engine: Engine, *, max_batch: int = 8) -> None:
+        """`max_batch` is how many requests are in the engine at most; the others wait here."""
         self.engine = engine
         self.max_batch = max_batch
-        self.max_wait_s = max_wait_s
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wonder-engine")
-        self._loop: asyncio.Task[None] | None = None
+        self._places = asyncio.Semaphore(max_batch)
+        self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="wonder-serving")
+        self._open: set[Handle] = set()
+        self._closed = False
 
     async def __aenter__(self) -> "Batcher":
-        self._loop = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._loop is not None:
-            self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._closed = True
+        for handle in list(self._open):
+            handle.cancel()
+        self._helpers.shutdown(wait=True, cancel_futures=True)
 
     async def submit(self, request: ThinkRequest) -> AgentMessage:
-        """Queue a request and wait for its answer.
+        """Have a request answered.
 
         Raises:
             WonderError: What the engine says about this request.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, loop.create_future(), loop.time())
-        await self._queue.put(waiting)
-        return await waiting.answer
+        asked_s = loop.time()
+        async with self._places:
+            waited_s = loop.time() - asked_s
+            self._check_open()
+            try:
+                message = await self._answer(loop, request)
+            except WonderError:
+                raise
+            except Exception as error:
+                # Nothing is known against the request, so it may be tried again, here or elsewhere.
+                raise EngineFailed(
+                    f"the engine broke while it served this request ({type(error).__name__}: {error})"
+                ) from error
+        return _with_wait(message, waited_s)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = [await self._queue.get()]
-            end = loop.time() + self.max_wait_s
-            while len(batch) < self.max_batch:
-                try:
-                    batch.append(self._queue.get_nowait())
-                except asyncio.QueueEmpty:
-                    if (left := end - loop.time()) <= 0:
-                        break
-                    try:
-                        batch.append(await asyncio.wait_for(self._queue.get(), left))
-                    except TimeoutError:
-                        break
-            if live := [waiting for waiting in batch if not waiting.answer.done()]:
-                await self._answer(loop, live)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineFailed("the worker stopped before this request was answered")
 
-    async def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
-        started = loop.time()
-        requests = [waiting.request for waiting in batch]
+    async def _answer(self, loop: asyncio.AbstractEventLoop, request: ThinkRequest) -> AgentMessage:
+        entering = loop.run_in_executor(self._helpers, self.engine.submit, request)
         try:
-            answers: Sequence[AgentMessage | Exception] = await loop.run_in_executor(
-                self._thread, self.engine.generate, requests
-            )
+            handle = await asyncio.shield(entering)
         except asyncio.CancelledError:
-            for waiting in batch:
-                waiting.answer.cancel()
+            entering.add_done_callback(_cancel_late)
             raise
-        except Exception as error:
-            # Nothing is known against any single request, so each may be tried again, here or elsewhere.
-            reason = f"the engine broke on a batch of {len(batch)} ({type(error).__name__}: {error})"
-            answers = [EngineFailed(reason) for _ in batch]
-        for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.answer.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.answer.set_exception(answer)
-            else:
-                waiting.answer.set_result(_with_queue_time(answer, started - waiting.since))
+        done = asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the event loop may have closed meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+        self._open.add(handle)
+        handle.when_done(tell)
+        try:
+            await done.wait()
+            self._check_open()
+            return await loop.run_in_executor(self._helpers, handle.result)
+        except asyncio.CancelledError:
+            handle.cancel()
+            raise
+        finally:
+            self._open.discard(handle)
 
 
-def _with_queue_time(message: AgentMessage, queue_s: float) -> AgentMessage:
-    """The message with the time its request waited for a place in a batch."""
+def _cancel_late(entering: "asyncio.Future[Handle]") -> None:
+    """The caller went while its request was being queued."""
+    if not entering.cancelled() and entering.exception() is None:
+        entering.result().cancel()
+
+
+def _with_wait(message: AgentMessage, waited_s: float) -> AgentMessage:
+    """The message with the time its request waited for a place in the engine."""
     trace = message.thought_trace
     if trace is None:
         return message
     timings = trace.timings.model_copy(
-        update={"queue_s": round(queue_s, 6), "total_s": round(trace.timings.total_s + queue_s, 6)}
+        update={
+            "queue_s": round(trace.timings.queue_s + waited_s, 6),
+            "total_s": round(trace.timings.total_s + waited_s, 6),
+        }
     )
     return message.model_copy(update={"thought_trace": trace.model_copy(update={"timings": timings})})

@@ -14,6 +14,8 @@ class Sampling(Settings):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
     """0 keeps the whole vocabulary."""
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Tokens less likely than this share of the likeliest are left out, after `top_p`; 0 keeps all."""
     seed: int | None = None
     """Fixes the draw of this request whatever else is in its batch; None draws afresh at each attempt."""
     stop: list[str] = Field(default_factory=list)

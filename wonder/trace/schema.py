@@ -92,6 +92,9 @@ class ThoughtTrace(WireModel):
     dtype: str = ""
     batch_size: int = 1
     """Largest number of requests that shared a forward pass with this one."""
+    batching: Literal["slots", "padded", "alone"] = "padded"
+    """How it shared: a row of the slot cache, joined and left at any step; a row of a batch that began and ended
+    together; or none, because the model allows no neighbours of another length."""
     prompt_tokens: int = 0
     finish_reason: Literal["stop", "length"] = "stop"
 

@@ -88,7 +88,8 @@ def rounded(trace: ThoughtTrace) -> ThoughtTrace:
     update["active_concepts"] = {key: _round(value, 6) for key, value in trace.active_concepts.items()}
     update["overall_confidence"] = _round(trace.overall_confidence, 6)
     if trace.compressed_state is not None:
-        values = [_round(value, 5) for value in trace.compressed_state.values]
+        # Its maker has rounded it already, and a probe's coordinates to all that float32 has.
+        values = [_round(value, 7) for value in trace.compressed_state.values]
         update["compressed_state"] = trace.compressed_state.model_copy(update={"values": values})
     return trace.model_copy(update=update)
 
@@ -249,6 +250,7 @@ def _bare(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, destination
         model_fingerprint=trace.model_fingerprint[:64],
         dtype=trace.dtype[:20],
         batch_size=trace.batch_size,
+        batching=trace.batching,
         prompt_tokens=trace.prompt_tokens,
         finish_reason=trace.finish_reason,
         overall_confidence=trace.overall_confidence,

@@ -50,6 +50,8 @@ def value_spans(text: str, answer_format: Literal["json", "text"]) -> ValueSpans
         if span.start == span.stop:
             return ValueSpans(reason="the answer is empty")
         return ValueSpans({"": span}, span)
+    if (scalar := _bare_scalar(text)).document is not None:
+        return scalar  # first: a string may have brackets in it
     best = ValueSpans()
     at, tried = 0, 0
     while tried < MAX_STARTS and (found := re.compile(r"[{\[]").search(text, at)):
@@ -63,7 +65,7 @@ def value_spans(text: str, answer_format: Literal["json", "text"]) -> ValueSpans
         if best.document is None or stop - found.start() > best.document.stop - best.document.start:
             best = ValueSpans(values, Span(found.start(), stop))
         at = stop
-    return best if best.document is not None else _bare_scalar(text)
+    return best if best.document is not None else scalar
 
 
 def tokens_of(span: Span, token_spans: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

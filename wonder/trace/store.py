@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
-from wonder.errors import ArtifactCorrupt, ArtifactMissing, SettingNotSupported
+from wonder.errors import ArtifactCorrupt, ArtifactMissing, SettingNotSupported, StoreNotUsable
 from wonder.trace.artifacts import ArtifactRef, TensorSpec
+from wonder.trace.s3 import S3Store
 
 
 class ArtifactStore(Protocol):
@@ -35,6 +36,10 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def uri(self, sha256: str) -> str:
+        """Where this store keeps, or would keep, the bytes of a digest."""
+        ...
+
 
 class DirectoryStore:
     """A folder, local or shared: `<root>/<first two digits>/<sha256>`."""
@@ -58,7 +63,7 @@ class DirectoryStore:
         if not _holds(path, digest, len(data)):
             _write_whole(path, data)
         return ArtifactRef(
-            uri=path.as_uri(),
+            uri=self.uri(digest),
             sha256=digest,
             bytes=len(data),
             format=format,
@@ -85,6 +90,9 @@ class DirectoryStore:
             )
         return data
 
+    def uri(self, sha256: str) -> str:
+        return self._path(sha256).as_uri()
+
     def _path(self, digest: str) -> Path:
         return self.root / digest[:2] / digest
 
@@ -103,19 +111,35 @@ class DirectoryStore:
 
 
 def open_store(uri: str | Path) -> ArtifactStore:
-    """The store of an address: a folder, or `file:///folder`.
+    """The store of an address: a folder, `file:///folder`, or `s3://bucket/prefix`.
 
     Raises:
         SettingNotSupported: There is no store for that kind of address.
+        ExtraMissing: A store in S3 needs boto3, which is not installed.
+        StoreNotUsable: boto3 cannot make a client from its configuration.
     """
     if isinstance(uri, Path):
         return DirectoryStore(uri)
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return DirectoryStore(unquote(parts.path))
+    if parts.scheme == "s3":
+        return S3Store(uri)
     if "://" in uri:
-        raise SettingNotSupported(f"no artifact store for {uri!r}: name a folder or a file:// address")
+        raise SettingNotSupported(f"no artifact store for {uri!r}: name a folder, or a file:// or s3:// address")
     return DirectoryStore(uri)
+
+
+def try_out(store: ArtifactStore) -> None:
+    """Write a known artifact of two bytes, so that a worker with an unusable store stops before it takes work.
+
+    Raises:
+        ArtifactError: The store takes nothing; the message says why.
+    """
+    try:
+        store.put(b"{}", format="json", content="a try-out")
+    except OSError as error:
+        raise StoreNotUsable(f"{store!r} takes no artifacts ({error}): make room or access") from error
 
 
 def _holds(path: Path, digest: str, size: int) -> bool:

@@ -8,7 +8,11 @@ from wonder import entry
 from wonder.connect import connect
 from wonder.names import EMBEDDED_MODEL, gpu_queue
 from wonder.plugin import WonderPlugin
+from wonder.trace.store import open_store, try_out
 from wonder.worker import runtime, serve
+
+SMALL_MODEL = 20_000_000
+"""Parameters below which several CPU threads cost more in waiting for each other than they save."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,7 +25,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device-map", help="handed to transformers, for example auto")
     parser.add_argument("--quantization", choices=["8bit", "4bit"], help="through bitsandbytes")
     parser.add_argument("--bundles", type=Path, help="folder of probe bundles for this model")
-    parser.add_argument("--artifacts", default=".wonder/artifacts", help="folder or URI of the artifact store")
+    parser.add_argument("--compressors", type=Path, help="folder of compressor bundles for this model")
+    parser.add_argument("--artifacts", default=".wonder/artifacts", help="folder, or s3://bucket/prefix")
     parser.add_argument("--max-batch", type=int, default=8, help="requests that share a forward pass at most")
     parser.add_argument("--threads", type=int, help="CPU threads for the model")
     parser.add_argument("--address", help="Temporal server; default: TEMPORAL_ADDRESS, else localhost:7233")
@@ -32,14 +37,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def work(options: argparse.Namespace) -> int:
-    """Load the model, then poll."""
-    from wonder.engine import TraceEngine  # noqa: PLC0415 - torch takes seconds, and --help must not
-    from wonder.trace.store import open_store  # noqa: PLC0415
+    """Try the store, load the model, then poll."""
+    store = open_store(options.artifacts)
+    try_out(store)
+    import torch  # noqa: PLC0415 - takes seconds, and --help must not
 
-    if options.threads:
-        import torch  # noqa: PLC0415
+    from wonder.engine import TraceEngine  # noqa: PLC0415
 
-        torch.set_num_threads(options.threads)
     engine = TraceEngine.load(
         options.model,
         revision=options.revision,
@@ -48,8 +52,13 @@ async def work(options: argparse.Namespace) -> int:
         device_map=options.device_map,
         quantization=options.quantization,
         bundles=options.bundles,
-        store=open_store(options.artifacts),
+        compressors=options.compressors,
+        store=store,
     )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    elif engine.info.device == "cpu" and engine.model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)
     plugin = WonderPlugin(roles=["gpu"], engine=lambda: engine, model=options.model, max_batch=options.max_batch)
     client = await connect(options.address, namespace=options.namespace, plugins=[plugin], runtime=runtime())
     await serve(

@@ -148,8 +148,25 @@ class Read:
     answer: list[int]
 
 
-def read(engine: TraceEngine, requests: Sequence[Request]) -> list[Read]:
-    """Run one batch as the engine does, and keep the token ids."""
+def read(engine: TraceEngine, requests: Sequence[Request], path: str = "padded") -> list[Read]:
+    """Answer requests together, through one padded batch or through the slot cache, and keep the token ids."""
+    return read_slots(engine, requests) if path == "slots" else read_padded(engine, requests)
+
+
+def read_slots(engine: TraceEngine, requests: Sequence[Request]) -> list[Read]:
+    assert engine._support.slots is None, engine._support.slots
+    jobs = [engine._job(request, 0, None) for request in requests]
+    engine._started().submit(jobs)
+    found = []
+    for job in jobs:
+        answered = job.wait(60)
+        trace, tensors = engine._read(job, answered)
+        assert trace.batching == "slots"
+        found.append(Read(trace, tensors, job.prompt, job.row.tokens))
+    return found
+
+
+def read_padded(engine: TraceEngine, requests: Sequence[Request]) -> list[Read]:
     runtime, n_layers = engine._runtime, engine.info.n_layers
     prompts = [engine._prepare(request) for request in requests]
     plan = plan_for([request.capture for request in requests], engine._shelf, n_layers, engine._support)

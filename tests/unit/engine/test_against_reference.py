@@ -1,4 +1,4 @@
-"""Every number of a trace equals its definition, for every supported family, in a padded batch."""
+"""Every number of a trace equals its definition, for every family, in a padded batch and in the slot cache."""
 
 from typing import Any
 
@@ -36,13 +36,13 @@ def close(one: list[float | None], other: list[float], tolerance: float = 1e-5) 
     assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("path", ["left", "right", "slots"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_number_equals_its_definition(family: str, side: str, make_engine: Any, store: Any) -> None:
+def test_every_number_equals_its_definition(family: str, path: str, make_engine: Any, store: Any) -> None:
     model = build(family)
     twin = eager_twin(model)
-    engine = make_engine(family, model=model, store=store, padding_side=side)
-    for row in read(engine, requests()):
+    engine = make_engine(family, model=model, store=store, padding_side="right" if path == "right" else "left")
+    for row in read(engine, requests(), path):
         trace, tensors = row.trace, row.tensors
         want = reference(twin, row.prompt, row.answer)
         assert row.answer == want.greedy
@@ -74,8 +74,8 @@ def test_a_request_gets_the_same_trace_alone_and_among_ragged_neighbours(family:
     capture = FULL.model_copy(update={"capture_hidden_states": False})
     engines = {side: make_engine(family, padding_side=side) for side in ("left", "right")}
     alone = [read(engines["left"], [request])[0].trace for request in requests(capture)]
-    for engine in engines.values():
-        together = [row.trace for row in read(engine, requests(capture))]
+    for engine, path in ((engines["left"], "padded"), (engines["right"], "padded"), (engines["left"], "slots")):
+        together = [row.trace for row in read(engine, requests(capture), path)]
         for one, other in zip(alone, together, strict=True):
             assert one.tokens == other.tokens
             close(one.token_confidences, other.token_confidences)  # type: ignore[arg-type]

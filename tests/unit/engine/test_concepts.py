@@ -55,19 +55,19 @@ def make_probe(folder: Path, name: str, model: Any, layer: int, aggregation: str
     return direction, 0.3 - float(mean.double() @ direction)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_every_aggregation_is_read_where_its_probe_was_fitted(side: str, tmp_path: Path, make_engine: Any) -> None:
+@pytest.mark.parametrize("path", ["left", "right", "slots"])
+def test_every_aggregation_is_read_where_its_probe_was_fitted(path: str, tmp_path: Path, make_engine: Any) -> None:
     model = build("llama")
     probes = {name: (layer, *make_probe(tmp_path, name, model, layer, name)) for layer, name in enumerate(AGGREGATIONS)}
     twin = eager_twin(model)
-    engine = make_engine("llama", model=model, bundles=tmp_path, padding_side=side)
+    engine = make_engine("llama", model=model, bundles=tmp_path, padding_side="right" if path == "right" else "left")
     assert engine.info.concepts == sorted(AGGREGATIONS)
     capture = ThoughtCapture(run_concept_probes=list(AGGREGATIONS))
     requests = [
         Request(prompt=prompt, capture=capture, sampling=Sampling(max_new_tokens=count))
         for prompt, count in (("hi", 9), ("a longer prompt", 3))
     ]
-    for row in read(engine, requests):
+    for row in read(engine, requests, path):
         want = reference(twin, row.prompt, row.answer, attention=False)
         for name, (layer, direction, bias) in probes.items():
             logit = want.states[name][layer] @ direction + bias

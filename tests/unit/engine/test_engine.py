@@ -166,6 +166,7 @@ def test_weights_that_are_not_numbers_make_everything_unknown(make_engine: Any, 
         assert trace.confidence_status == "unknown"
         assert trace.confidence_reason
         assert trace.token_confidences == [None] * len(trace.tokens)
+        assert trace.generation_probs in (None, [None] * len(trace.tokens))
         assert trace.layer_norms[2:] == [None, None]
         assert all(norm is not None for norm in trace.layer_norms[:2])
         assert trace.attention_entropy[3] is None

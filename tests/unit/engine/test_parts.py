@@ -11,7 +11,9 @@ from wonder.engine.reductions import (
     attention_from_scores,
     attention_from_weights,
     attention_numbers,
+    attention_sums,
     logit_numbers,
+    logit_sums,
     masked_mean,
 )
 
@@ -30,6 +32,10 @@ def test_the_entropy_of_a_large_vocabulary_keeps_its_digits() -> None:
     exact = torch.special.entr(logits.double().softmax(-1)).sum(-1)
     found = logit_numbers(logits, torch.zeros(4, dtype=torch.long), 2).entropy_B
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    sums = logit_sums(logits, torch.zeros(4, dtype=torch.long), 2)
+    entropy = -(sums.top_BK[:, 0].log() + sums.exponent_B1[:, 0])
+    torch.testing.assert_close(entropy.double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.chosen_B1[:, 0].double(), logits.double().softmax(-1)[:, 0], rtol=1e-5, atol=0)
 
 
 def test_padding_never_enters_a_mean_whatever_stands_there() -> None:
@@ -45,7 +51,7 @@ def test_scores_and_weights_reduce_to_the_same_numbers() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 4, 8, generator=generator), torch.randn(2, 2, 6, 8, generator=generator)
     mask = torch.tensor([[[False, False, True, True, True, True]], [[True] * 6]])
-    product = k @ q.reshape(2, 2, 2, 8).transpose(-1, -2)
+    product = q.reshape(2, 2, 2, 8) @ k.transpose(-1, -2)
     scores = torch.einsum("bhd,bhtd->bht", q, k.repeat_interleave(2, 1)) * 0.3
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
     one = attention_from_scores(product[None], 0.3, None, mask)
@@ -56,6 +62,13 @@ def test_scores_and_weights_reduce_to_the_same_numbers() -> None:
         torch.testing.assert_close(left, right)
         torch.testing.assert_close(left, again)
     assert one[2].tolist() == [4, 6]
+    for asked in (mask, additive):
+        entropy, weight = attention_sums([product], 0.3, None, asked)
+        torch.testing.assert_close(entropy, one[0])
+        torch.testing.assert_close(weight / 4, one[1])
+    free = attention_sums([product, product], 0.3, 2.0, None)
+    for found, want in zip(free, attention_from_scores(torch.stack([product] * 2), 0.3, 2.0, None), strict=False):
+        torch.testing.assert_close(found if found.ndim == 2 else found / 4, want)
 
 
 def test_one_attended_key_has_no_normalised_entropy_and_the_first_token_is_no_pair() -> None:

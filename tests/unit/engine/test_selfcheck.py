@@ -140,12 +140,14 @@ def test_a_model_with_a_running_state_never_shares_a_batch_with_padding(make_eng
 
 def test_an_engine_can_be_made_for_a_model_that_already_has_one(make_model: Any, tokenizer: Any) -> None:
     model = make_model("llama")
-    request = Request(prompt="hello", sampling=Sampling(max_new_tokens=3))
+    capture = ThoughtCapture(compute_attention_entropy=True)
+    request = Request(prompt="hello", sampling=Sampling(max_new_tokens=3), capture=capture)
     first = TraceEngine(model, tokenizer)
     want = read(first, [request])[0].trace
     first.close()
     again = read(TraceEngine(model, tokenizer), [request])[0].trace
     assert again.layer_norms == want.layer_norms
+    assert again.attention_entropy == want.attention_entropy != []
 
 
 @pytest.mark.parametrize("family", ["bloom", "falcon", "mpt"])

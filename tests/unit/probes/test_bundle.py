@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save
 from torch import nn
 
 from wonder.errors import ArtifactError, CorruptBundle, ProbeMismatch, UnknownProbe
 from wonder.probes.bundle import ProbeBundle, find_bundle, load_bundle, save_bundle
+from wonder.probes.files import read_tensors
 from wonder.probes.fingerprint import model_fingerprint
 from wonder.probes.manifest import Calibration, Estimate, HookPoint, ProbeManifest, ProbeMetrics
 
@@ -165,3 +167,11 @@ def test_a_fingerprint_follows_the_weights_and_not_the_load_dtype() -> None:
 def _edit(folder: Path, **changes: object) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_file_whose_length_begins_like_a_pickle_is_still_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "tensors.safetensors"
+    content = save({"x" * 68: torch.zeros(1)})
+    assert content[:1] == b"\x80"
+    path.write_bytes(content)
+    assert read_tensors(path, hashlib.sha256(content).hexdigest())

@@ -92,3 +92,9 @@ def test_an_empty_string_is_attributed_to_its_closing_quote_and_special_tokens_t
     assert tokens_of(Span(2, 2), [(0, 2), (2, 2), (2, 4)]) == (2, 3)
     assert tokens_of(Span(0, 2), [(0, 0), (0, 2), (2, 2)]) == (1, 2)
     assert tokens_of(Span(5, 6), [(0, 2)]) is None
+
+
+def test_brackets_inside_a_string_are_not_the_document() -> None:
+    found = value_spans(' "see {} and [1]" ', "json")
+    assert found.document == Span(1, 17)
+    assert found.values == {"": Span(2, 16)}

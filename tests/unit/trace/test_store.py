@@ -1,13 +1,15 @@
 import hashlib
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from wonder.errors import ArtifactCorrupt, ArtifactMissing, SettingNotSupported
+from wonder.errors import ArtifactCorrupt, ArtifactMissing, SettingNotSupported, StoreNotUsable
 from wonder.trace.artifacts import ArtifactRef, TensorSpec
-from wonder.trace.store import DirectoryStore, open_store
+from wonder.trace.store import DirectoryStore, open_store, try_out
 
 
 def test_bytes_come_back_and_lie_under_their_digest(tmp_path: Path) -> None:
@@ -93,3 +95,24 @@ def test_an_address_of_another_kind_is_refused() -> None:
 def test_a_reference_survives_json(tmp_path: Path) -> None:
     ref = DirectoryStore(tmp_path).put(b"abc", format="json")
     assert ArtifactRef.model_validate_json(ref.model_dump_json()) == ref
+
+
+def test_a_store_says_where_it_keeps_a_digest(tmp_path: Path) -> None:
+    ref = DirectoryStore(tmp_path).put(b"abc")
+    assert DirectoryStore(tmp_path).uri(ref.sha256) == ref.uri
+
+
+def test_a_store_that_takes_nothing_is_found_out_before_it_is_needed(tmp_path: Path) -> None:
+    try_out(DirectoryStore(tmp_path / "new"))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreNotUsable, match="takes no artifacts"):
+        try_out(DirectoryStore(tmp_path / "file"))
+
+
+def test_a_store_in_s3_without_boto3_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "boto3.py").write_text("raise ImportError('not here')")
+    code = "from wonder.trace.store import open_store; open_store('s3://bucket/prefix')"
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "ExtraMissing: an artifact store in S3 needs boto3" in done.stderr
+    assert "pip install 'wonder-temporal[s3]'" in done.stderr

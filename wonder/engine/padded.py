@@ -1,0 +1,108 @@
+"""The loop for models that the slot cache cannot hold: batches that begin and end together."""
+
+import time
+
+import torch
+
+from wonder.engine.batching import split
+from wonder.engine.job import Answered, Job
+from wonder.engine.loop import BatchResult, Row, Runtime, run_batch
+from wonder.engine.memory import is_out_of_memory, no_room
+from wonder.engine.queue import Queue
+from wonder.engine.slot_recorder import join
+
+COMPANY_S = 0.002
+"""How long a batch waits for others before it begins: whoever comes later has to wait until it ends."""
+
+
+class PaddedLoop:
+    """Answers one batch per step; lives on one thread."""
+
+    def __init__(self, runtime: Runtime, *, max_rows: int, max_tokens: int) -> None:
+        """Set the bounds: most requests of a batch, and most rows × columns; a single request may exceed them."""
+        self._runtime = runtime
+        self._max_rows = max_rows
+        self._max_tokens = max_tokens
+        self.queue = Queue()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.queue)
+
+    def add(self, job: Job) -> None:
+        """Queue a request."""
+        self.queue.add(job)
+
+    def step(self) -> None:
+        """Run the batch of the request that is next."""
+        self.queue.drop_ended()
+        best = self.queue.best()
+        if best is None:
+            return
+        jobs = list(self.queue)
+        groups = split(
+            [len(job.prompt) for job in jobs],
+            [job.request.sampling.max_new_tokens for job in jobs],
+            self._max_rows,
+            self._max_tokens,
+            equal_lengths=self._runtime.equal_lengths,
+        )
+        group = [jobs[at] for at in next(group for group in groups if jobs.index(best) in group)]
+        for job in group:
+            self.queue.take(job)
+        self._answer(group)
+
+    def abort(self, error: BaseException) -> None:
+        """End everything with this error."""
+        for job in self.queue.take_all():
+            job.end(error)
+
+    def _answer(self, jobs: list[Job]) -> None:
+        """Run one batch; where the device has no room, run its halves."""
+        try:
+            self._run(jobs)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                for job in jobs:
+                    job.end(error)
+                return
+        # Outside the handler: while the error is held, so are the frames and tensors of the attempt.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            jobs[0].end(no_room(self._runtime.device, jobs[0]))
+            return
+        half = len(jobs) // 2
+        self._answer(jobs[:half])
+        self._answer(jobs[half:])
+
+    def _run(self, jobs: list[Job]) -> None:
+        plans = frozenset(job.plan for job in jobs if job.plan is not None)
+        plan = join(plans) if plans else None
+        began_s = time.perf_counter()
+        for job in jobs:
+            # Anew for every attempt: a batch that is split after running out of memory starts its answers again.
+            job.row, job.constraint, job.began_s = Row(job.request.sampling, self._runtime), job.constrain(), began_s
+        told = [0] * len(jobs)
+
+        def on_step(_count: int) -> None:
+            for at, job in enumerate(jobs):
+                if len(job.row.tokens) > told[at] and not job.is_over:
+                    told[at] = len(job.row.tokens)
+                    job.emit(job.row.latest, None)
+                if job.is_over:
+                    job.row.finished = job.row.finished or "stop"
+
+        batch: BatchResult = run_batch(
+            self._runtime,
+            [job.prompt for job in jobs],
+            [job.request.sampling for job in jobs],
+            plan,
+            rows=[job.row for job in jobs],
+            constraints=[job.constraint for job in jobs],
+            on_step=on_step,
+        )
+        for index, job in enumerate(jobs):
+            job.end(Answered(batch, index, plan, began_s - job.asked_s))
