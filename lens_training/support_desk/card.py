@@ -126,13 +126,14 @@ def _world(_: Report) -> str:
 def _training(report: Report) -> str:
     recipe = {name: f"{value:g}" for name, value in report.recipe.items()}
     return "## Training\n\n" + _paragraph(
-        f"`python -m lens_training.support_desk` (seed {recipe['seed']}): four runs of {recipe['steps']},",
-        f"{recipe['second_steps']}, {recipe['third_steps']} and {recipe['fourth_steps']} steps of {recipe['batch']}",
+        f"`python -m lens_training.support_desk` (seed {recipe['seed']}): five runs of {recipe['steps']},",
+        f"{recipe['second_steps']}, {recipe['third_steps']}, {recipe['fourth_steps']}",
+        f"and {recipe['fifth_steps']} steps of {recipe['batch']}",
         "tickets drawn afresh. The first two learn a ticket's team as drawn, the others as its known probabilities. No",
         "text in capitals is measured, and few were trained on.",
         f"{recipe['layers']} layers, d_model {recipe['hidden']}, vocabulary {recipe['vocabulary']}",
         f"(byte-level BPE). {report.training_s:.0f} s on {report.training_threads}",
-        "CPU threads. Weights are stored in bfloat16 and load as float32; weights and",
+        "CPU threads of a busy machine. Weights are stored in bfloat16 and load as float32; weights and",
         f"tokenizer take {report.files_bytes / 1e6:.1f} MB. Fingerprint `{report.fingerprint[:12]}`. The tokenizer",
         "puts BOS before every prompt and pads on the left.",
     )

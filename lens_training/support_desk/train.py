@@ -36,12 +36,19 @@ THIRD_MIX: Final[Mapping[Kind, float]] = {
     "unseen": 0.1,
     "off_topic": 0.12,
 }
-LAST_MIX: Final[Mapping[Kind, float]] = {
+FOURTH_MIX: Final[Mapping[Kind, float]] = {
     "clear": 0.38,
     "ambiguous": 0.14,
     "legal": 0.2,
     "unseen": 0.13,
     "off_topic": 0.15,
+}
+LAST_MIX: Final[Mapping[Kind, float]] = {
+    "clear": 0.34,
+    "ambiguous": 0.13,
+    "legal": 0.3,
+    "unseen": 0.11,
+    "off_topic": 0.12,
 }
 
 
@@ -54,12 +61,14 @@ class Recipe:
     batch: int = 64
     learning_rate: float = 2.5e-3
     second_steps: int = 1000
-    """The schedule is run four times, each from the weights of the run before and with a fresh optimizer."""
+    """The schedule is run five times, each from the weights of the run before and with a fresh optimizer."""
     second_learning_rate: float = 1.5e-3
     third_steps: int = 900
     third_learning_rate: float = 1.5e-3
     fourth_steps: int = 600
     fourth_learning_rate: float = 1.2e-3
+    fifth_steps: int = 600
+    fifth_learning_rate: float = 1.2e-3
     shouted: float = 0.015
     """Share of texts all in capitals, in the first two runs."""
     warm_up_steps: int = 100
@@ -77,12 +86,13 @@ class Recipe:
     positions: int = 1024
 
     def rounds(self) -> tuple["Round", ...]:
-        """Return the runs of the schedule, each on other tickets; the last two learn from the posterior itself."""
+        """Return the runs of the schedule, each on other tickets; the last three learn from the posterior itself."""
         return (
             Round(self.seed, self.steps, self.learning_rate, TRAIN_MIX, self.shouted),
             Round(self.seed + 1000, self.second_steps, self.second_learning_rate, TRAIN_MIX, self.shouted),
             Round(self.seed + 2000, self.third_steps, self.third_learning_rate, THIRD_MIX, from_posterior=True),
-            Round(self.seed + 3000, self.fourth_steps, self.fourth_learning_rate, LAST_MIX, from_posterior=True),
+            Round(self.seed + 3000, self.fourth_steps, self.fourth_learning_rate, FOURTH_MIX, from_posterior=True),
+            Round(self.seed + 4000, self.fifth_steps, self.fifth_learning_rate, LAST_MIX, from_posterior=True),
         )
 
 

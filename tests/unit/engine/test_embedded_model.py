@@ -1,5 +1,6 @@
 """On the embedded model, whose world is known, confidence means what it says."""
 
+from statistics import median
 from typing import Any
 
 import pytest
@@ -47,5 +48,9 @@ def test_a_clear_ticket_is_sure_and_one_about_something_unseen_is_not(traces: li
 
 
 def test_the_concept_is_found_where_it_is(traces: list[Any]) -> None:
-    assert mean([trace.active_concepts["legal_risk"] for trace in of("legal", traces)]) > 0.8
-    assert mean([trace.active_concepts["legal_risk"] for trace in of("clear", traces)]) < 0.2
+    legal = [trace.active_concepts["legal_risk"] for trace in of("legal", traces)]
+    clear = [trace.active_concepts["legal_risk"] for trace in of("clear", traces)]
+    pairs = [1.0 if there > absent else 0.5 * (there == absent) for there in legal for absent in clear]
+    assert mean(pairs) > 0.97  # the AUROC that the model card promises
+    assert median(legal) > 0.8
+    assert mean(clear) < 0.2
