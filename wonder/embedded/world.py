@@ -56,8 +56,9 @@ ANSWER_MIDDLE: Final = '", "urgency": "'
 ANSWER_END: Final = '"}'
 
 MAX_WORDS: Final = 60
-EXAMPLE_SEED: Final = 27
-"""Seed of the tickets in `examples/ticket_triage/tickets.jsonl`."""
+EXAMPLE_SEED: Final = 4
+"""Of the first forty, the draw of 60 tickets with some of every kind whose shares of caught errors and of reviewed
+tickets come closest to those measured on thousands; others lie well above and below."""
 
 
 class Triage(BaseModel, frozen=True):
