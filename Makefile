@@ -44,14 +44,38 @@ test-unit: $(READY)  ## no server
 test-integration: $(READY)  ## against a real Temporal server; fails without one
 	$(BIN)/pytest -q tests/integration
 
+test-cel: $(READY)  ## 100 000 random conditions against Google's CEL, and every name misspelt (about two minutes)
+	$(BIN)/pytest -q -m slow tests/unit/routing/test_cel.py
+
+test-lens: $(READY)  ## lens training killed again and again; minutes
+	$(BIN)/pytest -q -m slow tests/unit/lens
+
+test-compile: $(READY)  ## torch.compile with more models and a real compiler (minutes)
+	$(BIN)/pytest -q -m slow tests/unit/engine
+
 test-gpu: $(READY)  ## needs a CUDA device
 	$(BIN)/pytest -q -m gpu tests/gpu
+
+test-quant:  ## with torchao, which every import of transformers would stumble over: in an environment of its own
+	@$(PYTHON) -m venv .venv-quant
+	@PIP_CONSTRAINT=constraints.txt .venv-quant/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev,quant]'
+	PATH="$(CURDIR)/.venv-quant/bin:$$PATH" .venv-quant/bin/python -m pytest -q -m quant tests/unit
 
 bench: $(READY)  ## measure every figure, write benchmarks/results, print one table
 	$(BIN)/python -m benchmarks
 
+bench-peers:  ## install the tools that benchmarks/engine.py measures beside the engine, apart from everything else
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install -q -r benchmarks/requirements-peers.txt
+
 bench-quick: $(READY)  ## the same, roughly, in a few minutes; writes nothing
 	$(BIN)/python -m benchmarks --quick
+
+bench-confidence: $(READY)  ## which signal knows when an answer is wrong; DATA=questions.jsonl MODEL=name for your own
+	$(BIN)/python -m benchmarks.confidence $(if $(DATA),--data $(DATA)) $(if $(MODEL),--model $(MODEL))
+
+fact-world: $(READY)  ## train the model of the closed benchmark world again (about half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m lens_training.fact_world
 
 model: $(READY)  ## train the embedded model, its probe and its compressor again (about a quarter of an hour)
 	$(BIN)/python -m lens_training.support_desk
@@ -61,7 +85,7 @@ format: $(READY)  ## ruff format and safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove the environment, caches and local data
-	rm -rf $(VENV) .wonder .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:  ## remove the environments, caches and local data
+	rm -rf $(VENV) .venv-quant .venv-peers .wonder .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-gpu bench bench-quick model format clean
+.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-cel test-lens test-compile test-gpu test-quant bench bench-peers bench-quick bench-confidence fact-world model format clean

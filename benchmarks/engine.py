@@ -4,7 +4,10 @@ Process CPU time of one thread; the variants of a figure take turns, ratios are 
 """
 
 import gc
+import json
+import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks._models import VOCABULARY, llama, prompt_ids, text_of, tokenizer
 from benchmarks._results import Row, arguments, report
+from benchmarks._timing import in_turns, ratio
 from wonder.engine.engine import TraceEngine
 from wonder.engine.recorder import ReadPlan
 from wonder.engine.request import Request
@@ -32,32 +36,11 @@ ALL = ThoughtCapture(
     capture_attention=True, compute_attention_entropy=True, capture_expert_routing=True, attention_layers="all"
 )
 QUARTER = ALL.model_copy(update={"attention_layers": "quarter"})
+BINNED = ALL.model_copy(update={"detail": "binned"})
 OFF = ThoughtCapture(enabled=False)
-
-
-def cpu_s(run: Callable[[], object]) -> float:
-    """Process CPU seconds of a call."""
-    gc.collect()
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
-
-
-def in_turns(variants: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
-    """CPU seconds of every variant, once per turn, in rotating order; where there are several, one more warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    names = list(variants)
-    for turn in range(-1 if turns > 1 else 0, turns):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            found = cpu_s(variants[name])
-            if turn >= 0:
-                seconds[name].append(found)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
-    """Median of the ratios within the turns."""
-    return median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+ROOT = Path(__file__).parent.parent
+PEERS = Path(os.environ.get("WONDER_BENCH_PEERS", ROOT / ".venv-peers/bin/python"))
+"""The interpreter in which the other tools are installed; `make bench-peers` makes it."""
 
 
 def peak_mb(run: Callable[[], object]) -> float | None:
@@ -103,7 +86,7 @@ def over_generate(model: Any, engine: TraceEngine, quick: bool) -> list[Row]:
     for length, bar in ((1024, 1.02), (2048, 1.0)):
         if quick and length > 1024:
             continue
-        ids, new, turns = prompt_ids(length), 16 if quick else 64, 1 if quick else 3
+        ids, new, turns = prompt_ids(length), 8 if quick else 64, 1 if quick else 3
         text = text_of(ids)
         variants: dict[str, Callable[[], object]] = {
             "plain": partial(generate, model, [ids], new),
@@ -118,8 +101,38 @@ def over_generate(model: Any, engine: TraceEngine, quick: bool) -> list[Row]:
         for name, layers in (("all", "all layers"), ("quarter", "a quarter of the layers")):
             figure = f"full trace over plain generate, {length}-token prompt, attention in {layers}"
             rows.append(Row(figure, ratio(seconds, name, "plain"), "x", f"<= {bar}", how))
+        if length == 1024:
+            rows += peers(length, 4 if quick else 16, turns)
         if length == 2048:
             rows += _memory(variants)
+    return rows
+
+
+def peers(length: int, new: int, turns: int) -> list[Row]:
+    """The same of other tools, in their own interpreter: each beside plain `generate` there."""
+    command = [str(PEERS), "-m", "benchmarks._peers", str(length), str(new), str(turns)]
+    names = (
+        "nnsight, norms",
+        "nnsight, norms and attention",
+        "TransformerLens, hooks",
+        "TransformerLens, return_cache",
+    )
+    found: dict[str, Any] = {"ratios": {}, "failed": {}, "versions": {}}
+    if PEERS.exists():
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+    used = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
+    rows = []
+    for name in names:
+        figure = f"beside it: {name}, over plain generate, {length}-token prompt"
+        if name in found["ratios"]:
+            what = "prompt and answer once more into its cache" if "cache" in name else "the last position of each step"
+            how = f"greedy, {new} new tokens, same model shape, fp32; {what}; {used}; median of {turns} turns"
+            rows.append(Row(figure, found["ratios"][name], "x", "", how))
+        else:
+            reason = found["failed"].get(name.split(",")[0], "not installed here: make bench-peers")
+            rows.append(Row(figure, None, "", "", reason))
     return rows
 
 
@@ -141,7 +154,7 @@ def step_costs(engine: TraceEngine, quick: bool) -> list[Row]:
         "all": ReadPlan(tuple(range(n_layers)), 4, (), True, 3),
     }
     lengths = (128, 512) if quick else (128, 512, 2048)
-    steps = 6 if quick else 40
+    steps = 3 if quick else 30
     for length in lengths:
         for count in (1, 8):
             runner = SlotRunner(engine._runtime, count)
@@ -175,7 +188,8 @@ def crowd(plain: Any, model: Any, quick: bool) -> list[Row]:
     """24 ragged requests: the engine with every signal, static left-padded batches, one after the other."""
     draw = random.Random(0)
     count, turns = (8, 1) if quick else (24, 2)
-    sizes = [(draw.randint(16, 192), draw.randint(8, 80)) for _ in range(count)]
+    longest = 24 if quick else 80
+    sizes = [(draw.randint(16, 192), draw.randint(8, longest)) for _ in range(count)]
     prompts = [prompt_ids(length, seed) for seed, (length, _) in enumerate(sizes)]
     new = [size[1] for size in sizes]
     texts = [text_of(ids) for ids in prompts]
@@ -185,6 +199,12 @@ def crowd(plain: Any, model: Any, quick: bool) -> list[Row]:
         def static(width: int = width) -> None:
             for at in range(0, count, width):
                 generate(plain, prompts[at : at + width], max(new[at : at + width]))
+
+        def like(width: int = width) -> None:
+            order = sorted(range(count), key=lambda at: -new[at])
+            for at in range(0, count, width):
+                batch = order[at : at + width]
+                generate(plain, [prompts[one] for one in batch], new[batch[0]])
 
         def sequential() -> None:
             for ids, tokens in zip(prompts, new, strict=True):
@@ -197,17 +217,19 @@ def crowd(plain: Any, model: Any, quick: bool) -> list[Row]:
             "all": partial(ask, engine, texts, new, ALL),
         }
         if not rows:
-            variants |= {"sequential": sequential, "plain": partial(ask, engine, texts, new, OFF)}
+            variants |= {"like": like, "sequential": sequential, "plain": partial(ask, engine, texts, new, OFF)}
         seconds = in_turns(variants, turns)
         engine.close()
         how = (
-            f"{count} requests, prompts of 16-192 and answers of 8-80 tokens, {sum(new)} tokens in all; at most "
-            f"{width} rows in the engine and in a static batch; CPU seconds of the other over the engine's; median of "
-            f"{turns} turns"
+            f"{count} requests handed over at once, prompts of 16-192 and answers of 8-{longest} tokens, {sum(new)} in "
+            f"all; at most {width} rows share a step in the engine, and {width} a static batch; text to message with "
+            f"every signal, over transformers' generate on token ids; CPU seconds of the other over the engine's; "
+            f"median of {turns} turns"
         )
         labels = {"quarter": "traced, a quarter of the layers", "all": "traced, all layers", "plain": "untraced"}
         for other, against, bar in (
             ("static", "static left-padded batches", ">= 1.5"),
+            ("like", "static batches sorted by their budgets, the best case", ""),
             ("sequential", "sequential generate", ">= 2.5"),
         ):
             for name in [name for name in labels if {name, other} <= seconds.keys()]:
@@ -263,14 +285,22 @@ def kernels() -> list[Row]:
 
 
 def size() -> list[Row]:
-    """A trace of 32 layers and 256 tokens, as it travels."""
+    """A trace of 32 layers and 256 tokens, as it travels: binned over time, and whole."""
     engine = TraceEngine(llama(32, 64, 512), tokenizer(512))
-    request = Request(prompt=text_of(prompt_ids(64, 0, 512)), sampling=Sampling(max_new_tokens=256), capture=ALL)
-    trace = engine.generate_one(request).thought_trace
-    assert trace is not None
-    how = "JSON bytes / 1024 with every signal, 3 alternatives and 4 pairs per layer; not binned over time"
+    rows = []
+    for capture, name, bar, kept in (
+        (BINNED, "binned", "<= 8", "16 time bins and the least certain tokens"),
+        (ALL, "every token", "", "every list over tokens, 3 alternatives each"),
+    ):
+        sampling = Sampling(max_new_tokens=256)
+        request = Request(prompt=text_of(prompt_ids(64, 0, 512)), sampling=sampling, capture=capture)
+        trace = engine.generate_one(request).thought_trace
+        assert trace is not None
+        how = f"JSON bytes / 1024 with every signal, attention of all layers, 4 pairs per layer; {kept}"
+        figure = f"trace of 32 layers × 256 tokens, encoded, {name}"
+        rows.append(Row(figure, encoded_bytes(trace) / 1024, "KB", bar, how))
     engine.close()
-    return [Row("trace of 32 layers × 256 tokens, encoded", encoded_bytes(trace) / 1024, "KB", "<= 8", how)]
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -280,9 +310,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = llama()
     plain = llama()  # hooks and taps are on the other one
     engine = TraceEngine(model, tokenizer(VOCABULARY))
-    rows = [*kernels(), *size(), *step_costs(engine, quick), *over_generate(plain, engine, quick)]
+    begun = time.perf_counter()
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "kernels": kernels,
+        "size": size,
+        "decode steps": partial(step_costs, engine, quick),
+        "long prompts": partial(over_generate, plain, engine, quick),
+        "ragged requests": partial(crowd, plain, model, quick),
+    }
+    rows = []
+    for name, part in parts.items():
+        print(f"{time.perf_counter() - begun:5.0f} s  {name} …", file=sys.stderr, flush=True)
+        rows += part()
     engine.close()
-    rows += crowd(plain, model, quick)
+    print(f"{time.perf_counter() - begun:5.0f} s  done", file=sys.stderr, flush=True)
     report("engine", rows, argv)
 
 

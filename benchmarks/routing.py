@@ -1,10 +1,13 @@
-"""How fast conditions are evaluated, and how long a table takes to build with every check."""
+"""How fast conditions and tables are, whether Google's CEL decides alike, and which slips are refused."""
 
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from statistics import median
 
+from benchmarks._cel import compare
+from benchmarks._mutants import survey
 from benchmarks._results import Row, arguments, report
 from wonder.routing.condition import Condition
 from wonder.routing.context import Context
@@ -89,6 +92,33 @@ def build() -> TransitionTable:
     return TransitionTable(rows, ends=["legal_review", "fraud_desk", "human_review", "soften", "resolve"])
 
 
+def against_cel(conditions: int) -> list[Row]:
+    """Random conditions in random worlds, decided by Wonder and by Google's CEL."""
+    found = compare(seed=20261120, conditions=conditions)
+    if found.first:
+        print(found.first, file=sys.stderr)
+    how = (
+        f"{found.cases} generated cases ({conditions} conditions, each in {found.cases // conditions} worlds; "
+        f"{found.unknown} unknown, {found.true} true), CEL by cel-expr-python {version('cel-expr-python')} (C++)"
+    )
+    return [
+        Row("condition cases compared with Google's CEL", found.cases, "cases", ">= 100000", how),
+        Row("disagreements with Google's CEL", found.disagreements, "cases", "<= 0", how),
+    ]
+
+
+def misspelt(every: int) -> list[Row]:
+    """Tables with a slip in the name of a field, a concept, a signal or a claim."""
+    tried, survived, wrongly = survey(every)
+    for path in (*survived[:5], *wrongly[:5]):
+        print(path, file=sys.stderr)
+    how = (
+        f"{tried} tables, each reading one mutated name (a letter lost, doubled, swapped, replaced, in the wrong case; "
+        f"common slips) of the trace, the state or the answer; of the right names {len(wrongly)} were refused"
+    )
+    return [Row("mutated names refused when the table is built", 1 - len(survived) / tried, "share", ">= 1", how)]
+
+
 def main() -> int:
     """Measure and report."""
     rounds = 200 if arguments().quick else 2000
@@ -119,6 +149,8 @@ def main() -> int:
     rows.append(
         Row("one decision with its record, ms", 1e3 * decisions, "ms", "", f"median of {rounds} decisions over 6 rows")
     )
+    rows += against_cel(2_000 if arguments().quick else 20_000)
+    rows += misspelt(10 if arguments().quick else 1)
     report("routing", rows)
     return 0
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wonder.plugin import WonderPlugin as WonderPlugin
     from wonder.review.ask import Reviewed as Reviewed
     from wonder.review.ask import human_review as human_review
+    from wonder.review.audit import audit_review as audit_review
     from wonder.review.workflow import HumanReview as HumanReview
     from wonder.routing.context import Context as Context
     from wonder.routing.decision import RouteDecision as RouteDecision
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from wonder.routing.transition import Transition as Transition
     from wonder.trace.artifacts import ArtifactRef as ArtifactRef
     from wonder.trace.capture import ThoughtCapture as ThoughtCapture
+    from wonder.trace.injection import Injection as Injection
     from wonder.trace.sampling import Sampling as Sampling
     from wonder.trace.schema import AgentMessage as AgentMessage
     from wonder.trace.schema import ThoughtTrace as ThoughtTrace
@@ -30,6 +32,7 @@ _HOME = {
     "ArtifactRef": "wonder.trace.artifacts",
     "Context": "wonder.routing.context",
     "HumanReview": "wonder.review.workflow",
+    "Injection": "wonder.trace.injection",
     "ReviewTimedOut": "wonder.errors",
     "Reviewed": "wonder.review.ask",
     "RouteDecision": "wonder.routing.decision",
@@ -42,6 +45,7 @@ _HOME = {
     "WonderPlugin": "wonder.plugin",
     "WorkerMissing": "wonder.errors",
     "act": "wonder.actions.act",
+    "audit_review": "wonder.review.audit",
     "human_review": "wonder.review.ask",
 }
 """Public name → module. Names are fetched when they are asked for, so that `wonder.routing` needs no Temporal."""

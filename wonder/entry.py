@@ -9,27 +9,37 @@ from typing import NoReturn
 
 from wonder.errors import (
     AlreadyDecided,
+    CalibrationConflict,
+    CalibrationError,
     ClaimConflict,
     DeadlinePassed,
     DecisionInvalid,
     DefinitionError,
+    DeviceLost,
     ReviewError,
     ServerNotReachable,
     SetupError,
     WonderError,
 )
 
+START_AGAIN = 6
+"""Exit code of a process that cannot go on, though the same process started anew can."""
+
 EXIT_CODES: tuple[tuple[type[WonderError], int], ...] = (
     (DefinitionError, 2),
     (DecisionInvalid, 2),
+    (CalibrationConflict, 3),
+    (CalibrationError, 4),
     (AlreadyDecided, 3),
     (ClaimConflict, 3),
     (DeadlinePassed, 3),
     (ReviewError, 4),
     (ServerNotReachable, 5),
     (SetupError, 5),
+    (DeviceLost, START_AGAIN),
 )
-"""First match wins: 2 wrong use, 3 conflict with somebody else, 4 refused, 5 surroundings; anything else is 1."""
+"""First match wins: 2 wrong use, 3 conflict with somebody else, 4 refused, 5 surroundings, 6 start me again; anything
+else is 1."""
 
 
 def exit_code(error: WonderError) -> int:

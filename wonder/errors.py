@@ -4,19 +4,24 @@ WonderError
 ├── DefinitionError            your code defines something impossible: fix the definition
 │   ├── ConditionError         a condition does not parse, or cannot mean what it says
 │   ├── TableError             a transition table has a hole, an unreachable row or an unknown target
+│   ├── GraphError             a graph given as data cannot run as it stands
+│   ├── SpecError              a training run is specified that cannot be: a schedule, a layer, a size
 │   └── PromptError            a prompt template is malformed, or a variable of it was not given
 ├── RequestError               this request can never succeed as it stands: change it
 │   ├── PromptTooLong          prompt and answer do not fit into the model's context
 │   ├── UnknownProbe           a concept was asked for that no bundle of this model provides
 │   ├── ProbeMismatch          a probe belongs to another model, layer or width
 │   ├── CompressorMismatch     a compressor belongs to another model, layer or width
+│   ├── InjectionRefused       a vector or prior state cannot be put into this model
 │   ├── SettingNotSupported    the model or the engine cannot do what was asked
 │   └── AnswerDoesNotParse     the model's text is not a value of the action's output type
 ├── ModelError                 the model could not be had or could not run
 │   ├── ModelNotFound          no such name or folder
 │   ├── ModelNotUsable         found, but cannot be loaded or is not a causal language model
+│   ├── ModelTimedOut          a call took longer than its action allows, as often as it was tried
 │   ├── OutOfMemory            the device has no room for this request (retried)
-│   └── EngineFailed           the engine broke while it served a batch (retried)
+│   ├── EngineFailed           the engine broke while it served a batch (retried)
+│   └── DeviceLost             the device is broken for this process: start the process anew (retried)
 ├── WorkerMissing              nobody picked the work up in time: start a worker for that queue
 ├── ArtifactError              an artifact cannot be kept, or what is stored is not what it should be
 │   ├── ArtifactMissing        nothing is stored at that address
@@ -24,9 +29,24 @@ WonderError
 │   ├── StoreNotUsable         no such bucket or folder, or no access to it: correct the address or the rights
 │   ├── StoreNotReachable      the store's server does not answer, or cannot now (retried)
 │   └── CorruptBundle          a trained bundle is incomplete, changed, or of a refused format
+├── CalibrationError           a confidence cannot be calibrated from these labels
+│   ├── TooFewLabels           more decisions of people are needed (the message says how many)
+│   ├── OneClassOnly           every labelled answer is right, or every one is wrong
+│   ├── LabelsContradict       the same answer is called right and wrong
+│   ├── SignalMissing          the labelled traces lack the signal that the calibration would read
+│   ├── CalibrationMismatch    the labels are of several models, or of another one than was asked for
+│   ├── NotPromoted            the new calibration is not as good as the one in force: nothing was moved
+│   └── CalibrationConflict    somebody else moved what is in force
 ├── RoutingError               a decision cannot be taken
 │   ├── NoTrace                `decide` was called before the action ran
+│   ├── MessageTooLarge        the text is too long for a message between agents: send a reference
 │   └── LoopLimit              the run has visited one action more often than the table allows
+├── TrainingError              a training run cannot go on
+│   ├── Diverged               the loss is not a finite number: go back a checkpoint, lower the learning rate
+│   └── CorruptCheckpoint      a checkpoint is not what was written: go on from an older one
+├── HistoryError               past decisions cannot be read or taken again
+│   ├── ExportError            a file is not an export, or was written by a newer version
+│   └── BacktestError          the records and the table have nothing in common, or there is nothing to compare
 ├── ReviewError                a reviewer's call was refused; nothing was changed
 │   ├── AlreadyDecided         somebody decided first (the message says who and when)
 │   ├── ClaimConflict          somebody else holds the item
@@ -67,6 +87,14 @@ class TableError(DefinitionError):
     """A transition table has a hole, an unreachable row or an unknown target."""
 
 
+class GraphError(DefinitionError):
+    """A graph given as data, or the input of its run, cannot be what it says."""
+
+
+class SpecError(DefinitionError):
+    """A training run cannot be as it is specified."""
+
+
 class PromptError(DefinitionError):
     """A prompt template is malformed, or a variable of it was not given."""
 
@@ -91,6 +119,10 @@ class CompressorMismatch(RequestError):
     """A compressor belongs to another model, layer or width."""
 
 
+class InjectionRefused(RequestError):
+    """A vector, a prior state or a soft-prompt map that does not fit this model, or is no finite number."""
+
+
 class SettingNotSupported(RequestError):
     """The model or the engine cannot do what was asked."""
 
@@ -111,6 +143,10 @@ class ModelNotUsable(ModelError):
     """The model was found, but cannot be loaded or is not a causal language model."""
 
 
+class ModelTimedOut(ModelError):
+    """A call took longer than its action allows, as often as it was tried."""
+
+
 class OutOfMemory(ModelError):
     """The device has no room for this request."""
 
@@ -119,6 +155,12 @@ class OutOfMemory(ModelError):
 
 class EngineFailed(ModelError):
     """The engine broke while it served a batch; nothing is known against the request itself."""
+
+    retryable: ClassVar[bool] = True
+
+
+class DeviceLost(ModelError):
+    """The device is broken for this process; another process, or this one started anew, can serve the request."""
 
     retryable: ClassVar[bool] = True
 
@@ -153,6 +195,38 @@ class CorruptBundle(ArtifactError):
     """A trained bundle is incomplete, changed, or of a refused format."""
 
 
+class CalibrationError(WonderError):
+    """A confidence cannot be calibrated."""
+
+
+class TooFewLabels(CalibrationError):
+    """More labelled answers are needed."""
+
+
+class OneClassOnly(CalibrationError):
+    """Every labelled answer is right, or every one is wrong."""
+
+
+class LabelsContradict(CalibrationError):
+    """The same answer is called right and wrong."""
+
+
+class SignalMissing(CalibrationError):
+    """The labelled traces lack the signal."""
+
+
+class CalibrationMismatch(CalibrationError):
+    """The labels are of several models, or of another one than was asked for."""
+
+
+class NotPromoted(CalibrationError):
+    """The new calibration is not as good as the one in force."""
+
+
+class CalibrationConflict(CalibrationError):
+    """Another calibration is in force than the caller knows."""
+
+
 class RoutingError(WonderError):
     """A decision cannot be taken."""
 
@@ -161,8 +235,36 @@ class NoTrace(RoutingError):
     """`decide` was called before the action ran."""
 
 
+class MessageTooLarge(RoutingError):
+    """The text of a message between agents does not fit into a history."""
+
+
 class LoopLimit(RoutingError):
     """The run has visited one action more often than the table allows."""
+
+
+class TrainingError(WonderError):
+    """A training run cannot go on."""
+
+
+class Diverged(TrainingError):
+    """The loss is not a finite number."""
+
+
+class CorruptCheckpoint(TrainingError):
+    """A checkpoint is not what was written."""
+
+
+class HistoryError(WonderError):
+    """Past decisions cannot be had."""
+
+
+class ExportError(HistoryError):
+    """A file does not hold what `wonder export` writes."""
+
+
+class BacktestError(HistoryError):
+    """There is nothing to take again."""
 
 
 class ReviewError(WonderError):

@@ -6,11 +6,17 @@ from typing import Final
 HUMAN_REVIEW: Final = "wonder.HumanReview"
 """Workflow: one item waiting for a person."""
 
+GRAPH: Final = "wonder.Graph"
+"""Workflow: a table run as data."""
+
 THINK: Final = "wonder.think"
 """Activity on a GPU queue: one model call with its trace."""
 
 CONTEXT_QUERY: Final = "wonder.context"
 """Query that every workflow answers which has called `act`: its `Context` as JSON."""
+
+AUDIT_PREFIX: Final = "audit/"
+"""How the workflow ids of audits begin."""
 
 PLUGIN: Final = "wonder.WonderPlugin"
 
@@ -48,3 +54,8 @@ def gpu_queue(model: str) -> str:
 def review_id(workflow_id: str, step: str, n: int) -> str:
     """The workflow id of the `n`th review (from 1) of a step of a run."""
     return f"review/{workflow_id}/{step}/{n}"
+
+
+def audit_id(workflow_id: str, step: str, n: int) -> str:
+    """The workflow id of the `n`th audit (from 1) of a step of a run."""
+    return f"{AUDIT_PREFIX}{workflow_id}/{step}/{n}"

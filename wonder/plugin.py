@@ -2,19 +2,23 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 from temporalio.plugin import SimplePlugin
 
+from wonder.calibration.registry import CalibrationRegistry
 from wonder.converter import compose
 from wonder.errors import DefinitionError, WonderError
+from wonder.graph.workflow import Graph
 from wonder.interceptors import RunInterceptor
 from wonder.names import EMBEDDED_MODEL, PLUGIN
 from wonder.review.workflow import HumanReview
 from wonder.sandbox import pass_through
 from wonder.serving.activity import Thinking
 from wonder.serving.batcher import Batcher, Engine
+from wonder.serving.calibrations import Calibrations
 
 Role = Literal["workflow", "gpu", "cpu", "train"]
 ROLES: frozenset[Role] = frozenset({"workflow", "gpu", "cpu", "train"})
@@ -27,7 +31,7 @@ class WonderPlugin(SimplePlugin):
     Wonder's errors as workflow failures. Workflows and activities are registered for the roles that are named, and
     for no others, so that a worker never polls for work it was not meant to do:
 
-    * `workflow`: `wonder.HumanReview`;
+    * `workflow`: `wonder.HumanReview`, `wonder.Graph`;
     * `gpu`: `wonder.think`, served by the engine that `engine` builds;
     * `cpu`, `train`: nothing yet.
 
@@ -41,6 +45,7 @@ class WonderPlugin(SimplePlugin):
         engine: Callable[[], Engine] | None = None,
         model: str = EMBEDDED_MODEL,
         max_batch: int = 8,
+        calibrations: CalibrationRegistry | Path | str | None = None,
         search_attributes: bool = False,
     ) -> None:
         """Choose what workers of this client serve.
@@ -50,6 +55,7 @@ class WonderPlugin(SimplePlugin):
             engine: Builds the engine; called once, when a worker with the role `gpu` starts.
             model: Name of the engine's model (the one its queue is named after).
             max_batch: How many requests share a forward pass at most.
+            calibrations: Registry, or its folder, whose calibrations travel with the answers (`wonder calibrate`).
             search_attributes: Reviews set Wonder's search attributes, which must then be registered in the namespace
                 (`wonder init`): setting one that is not blocks a workflow for ever.
 
@@ -64,7 +70,10 @@ class WonderPlugin(SimplePlugin):
             )
         self.roles = frozenset(roles)
         self._engine = engine
-        self._thinking = Thinking(model, max_batch=max_batch) if "gpu" in roles else None
+        if isinstance(calibrations, str | Path):
+            calibrations = CalibrationRegistry(calibrations)
+        known = Calibrations(calibrations) if calibrations is not None else None
+        self._thinking = Thinking(model, max_batch=max_batch, calibrations=known) if "gpu" in roles else None
         super().__init__(
             PLUGIN,
             data_converter=compose,
@@ -77,7 +86,7 @@ class WonderPlugin(SimplePlugin):
         )
 
     def _workflows(self, existing: Sequence[type] | None) -> Sequence[type]:
-        return [*(existing or ()), *((HumanReview,) if "workflow" in self.roles else ())]
+        return [*(existing or ()), *((HumanReview, Graph) if "workflow" in self.roles else ())]
 
     def _activities(self, existing: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
         return [*(existing or ()), *((self._thinking.think,) if self._thinking else ())]

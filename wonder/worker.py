@@ -37,6 +37,7 @@ async def serve(
     activities: Sequence[Callable[..., Any]] = (),
     max_concurrent_activities: int = 100,
     drain_s: float = 30.0,
+    ends: asyncio.Event | None = None,
 ) -> None:
     """Poll a queue until SIGINT or SIGTERM, then finish what is running and return.
 
@@ -47,6 +48,7 @@ async def serve(
         activities: Further activities.
         max_concurrent_activities: Slots; twice the batch size on a GPU, so that a batch forms while one runs.
         drain_s: How long running activities may take to finish once a signal has come. A second signal ends at once.
+        ends: Ends it as well when set: no more work is taken, and what is running reports first.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -63,11 +65,20 @@ async def serve(
         ):
             sys.stdout.write(f"{READY} {task_queue}\n")
             sys.stdout.flush()
-            await stop.wait()
+            await _first(stop, ends)
             log.info("draining", extra={"task_queue": task_queue, "drain_s": drain_s})
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _first(*events: asyncio.Event | None) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events if event is not None]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def _on_signal(stop: asyncio.Event, number: int) -> None:

@@ -8,8 +8,8 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 
 from examples.ticket_triage.workflow import QUEUES, Resolution, Ticket, TicketTriage, Triage
 from wonder.cli.run import reason_of
-from wonder.cli.show import context_of
 from wonder.errors import RequestError, WonderError
+from wonder.history.reading import context_of
 from wonder.names import review_id
 
 PATIENCE_S = 300.0
@@ -29,6 +29,8 @@ class Case:
     confidence: float | None = None
     answer: Triage | None = None
     """What the model said."""
+    audited: bool = False
+    """Accepted, and drawn for an audit."""
     review_id: str | None = None
     """The review it waits for."""
     resolution: Resolution | None = None
@@ -66,6 +68,7 @@ async def follow(client: Client, case: Case, done: Callable[[int], object]) -> N
         if not ctx.decisions:
             raise RequestError(f"{case.id} took no decision")
         case.route = ctx.decisions[-1].to
+        case.audited = ctx.decisions[-1].audit
         case.confidence = ctx.thought_traces[-1].overall_confidence
         case.answer = Triage.model_validate(ctx.outputs["classify"]) if "classify" in ctx.outputs else None
         if case.route in QUEUES:
@@ -104,6 +107,8 @@ def report(cases: Sequence[Case]) -> str:
             f"  Of the model's {len(errors)} errors, {caught} were caught while people look at "
             f"{reviewed} of {len(cases)} tickets ({reviewed / len(cases):.0%}).",
         ]
+    if audited := sum(case.audited for case in cases):
+        lines += ["", f"  {audited} of those resolved alone were drawn for an audit: `wonder review ls --queue audit`."]
     if failed:
         lines += ["", f"  {len(failed)} runs failed, for example {failed[0].id}: {failed[0].failure}"]
     waiting = [case for case in cases if case.review_id]

@@ -14,6 +14,7 @@ from wonder import (
     Transition,
     TransitionTable,
     act,
+    audit_review,
     human_review,
 )
 
@@ -61,6 +62,8 @@ routes = TransitionTable(
     ],
     ends=["legal_review", "human_review", "resolve"],
     on_unknown="human_review",
+    reviews=["legal_review", "human_review"],
+    audit_rate=0.05,
 )
 
 QUEUES = {"legal_review": "legal", "human_review": "support"}
@@ -80,6 +83,7 @@ class TicketTriage:
         except AnswerDoesNotParse:
             answer = None  # its confidence is unknown, so the table sends it to a person
         step = routes.decide(ctx, after="classify")
+        await audit_review(ctx, answer, title=ticket.text, prompt=ticket.text)
         decided_by = "model"
         if step.to in QUEUES:
             review = await human_review(

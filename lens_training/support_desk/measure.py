@@ -9,6 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lens_training.support_desk.answers import read_answers
 from wonder.embedded.world import KINDS, TEAMS, Ticket, bayes_accuracy
+from wonder.learning.scoring import ece
 from wonder.probes.metrics import auroc
 
 # Shape suffixes: N tickets, C team.
@@ -90,7 +91,7 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tickets
         well_formed=_share(answers.well_formed_N),
         mean_abs_error=_mean_abs_error(answers.team_NC, posterior_NC),
         kl_nats=_kl_nats(answers.team_NC, posterior_NC),
-        ece=_ece(confidence_N, correct_N),
+        ece=ece(confidence_N.tolist(), correct_N.tolist(), [1.0] * len(tickets)),
         brier=(confidence_N - correct_N.double()).square().mean().item(),
         auroc=auroc(confidence_N, correct_N),
         errors_caught=_share(reviewed_N[~correct_N]),
@@ -110,15 +111,6 @@ def _reliability(confidence_N: Tensor, correct_N: Tensor, bins: int = 10) -> lis
             mean = confidence_N[inside].mean().item()
             rows.append(ReliabilityBin(confidence=mean, accuracy=_share(correct_N[inside]), tickets=int(inside.sum())))
     return rows
-
-
-def _ece(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -> float:
-    order = confidence_N.argsort()
-    error = 0.0
-    for part in order.tensor_split(bins):
-        gap = (confidence_N[part].mean() - correct_N[part].double().mean()).abs().item()
-        error += gap * len(part) / len(order)
-    return error
 
 
 def _mean_abs_error(model_NC: Tensor, posterior_NC: Tensor) -> float:

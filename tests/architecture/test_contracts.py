@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from wonder.actions import contracts
-from wonder.actions.contracts import ThinkRequest
+from wonder.actions.contracts import ThinkAnswer, ThinkRequest
+from wonder.graph.spec import GraphResult, GraphRun
 from wonder.plugin import WonderPlugin
 from wonder.review.types import ReviewRequest
 from wonder.serving.activity import Thinking
@@ -27,7 +28,11 @@ def test_the_gpu_worker_implements_what_workflows_call() -> None:
     assert promised_types == kept_types
 
 
-@pytest.mark.parametrize("model", [ThinkRequest, AgentMessage, ReviewRequest], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model",
+    [ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult],
+    ids=lambda model: model.__name__,
+)
 def test_wire_models_only_ever_gain_fields(model: type[BaseModel]) -> None:
     """The snapshot holds every field ever released; `python -m tests.architecture.test_contracts` renews it."""
     released = json.loads((SCHEMAS / f"{model.__name__}.json").read_text())
@@ -60,6 +65,6 @@ def _fields(schema: dict[str, object]) -> set[tuple[str, str, str]]:
 
 if __name__ == "__main__":
     SCHEMAS.mkdir(exist_ok=True)
-    for found in (ThinkRequest, AgentMessage, ReviewRequest):
+    for found in (ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult):
         text = json.dumps(found.model_json_schema(), indent=1, sort_keys=True)
         (SCHEMAS / f"{found.__name__}.json").write_text(text + "\n")

@@ -11,7 +11,16 @@ import wonder
 
 HEAVY = ("torch", "numpy", "transformers", "safetensors", "sklearn", "boto3")
 MAY_BE_HEAVY = ("wonder.engine", "wonder.probes", "wonder.compression")
-PURE = ("wonder.trace", "wonder.routing", "wonder.embedded", "wonder.errors", "wonder.wire", "wonder.names")
+PURE = (
+    "wonder.trace",
+    "wonder.calibration",
+    "wonder.learning",
+    "wonder.routing",
+    "wonder.embedded",
+    "wonder.errors",
+    "wonder.wire",
+    "wonder.names",
+)
 
 
 def modules() -> list[str]:

@@ -12,6 +12,7 @@ PUBLIC = [
     "ArtifactRef",
     "Context",
     "HumanReview",
+    "Injection",
     "ReviewTimedOut",
     "Reviewed",
     "RouteDecision",
@@ -24,6 +25,7 @@ PUBLIC = [
     "WonderPlugin",
     "WorkerMissing",
     "act",
+    "audit_review",
     "human_review",
 ]
 
@@ -48,6 +50,7 @@ def test_the_fixed_names_of_histories_have_not_moved() -> None:
     from wonder import names
 
     assert names.HUMAN_REVIEW == "wonder.HumanReview"
+    assert names.GRAPH == "wonder.Graph"
     assert names.THINK == "wonder.think"
     assert names.WORKFLOW_QUEUE == "wonder"
     assert names.PLUGIN == "wonder.WonderPlugin"
@@ -55,6 +58,7 @@ def test_the_fixed_names_of_histories_have_not_moved() -> None:
     assert names.gpu_queue("support-desk") == "wonder-gpu.support-desk"
     assert names.gpu_queue("meta-llama/Llama-3.1-8B") == "wonder-gpu.meta-llama-llama-3.1-8b"
     assert names.review_id("w", "classify", 1) == "review/w/classify/1"
+    assert names.audit_id("w", "classify", 1) == "audit/w/classify/1"
     assert sorted(names.SEARCH_ATTRIBUTES) == [
         "WonderAssignee",
         "WonderConcepts",

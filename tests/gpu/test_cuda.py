@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from tests.unit.engine.conftest import build, byte_tokenizer
 from wonder.actions.contracts import ThinkRequest
 from wonder.embedded import world
 from wonder.engine import TraceEngine
+from wonder.engine.request import Request
 from wonder.trace.capture import ThoughtCapture
 from wonder.trace.sampling import Sampling
 from wonder.trace.schema import AgentMessage, ThoughtTrace
@@ -14,6 +16,10 @@ pytestmark = pytest.mark.gpu
 
 EVERYTHING = ThoughtCapture(
     capture_attention=True, compute_attention_entropy=True, attention_layers="all", run_concept_probes=["legal_risk"]
+)
+
+SIGNALS = ThoughtCapture(
+    capture_attention=True, compute_attention_entropy=True, attention_layers="all", capture_expert_routing=True
 )
 
 
@@ -57,12 +63,32 @@ def test_reading_changes_no_token(dtype: str) -> None:
     assert [trace.tokens for trace in watched] == [trace.tokens for trace in traces(list(blind))]
 
 
-def test_a_request_that_does_not_fit_is_refused_and_its_neighbours_are_answered() -> None:
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3_moe", "llama4", "deepseek_v3", "gpt_oss"])
+def test_ragged_requests_to_every_kind_of_model_are_read_as_on_the_cpu(family: str) -> None:
+    found = {}
+    for device in ("cuda", "cpu"):
+        engine = TraceEngine(build(family).to(device), byte_tokenizer())
+        assert "slots" not in engine.info.unsupported
+        asked = [
+            Request(prompt="ab" * length, sampling=Sampling(max_new_tokens=8), capture=SIGNALS)
+            for length in (2, 21, 6, 40)
+        ]
+        found[device] = traces(list(engine.generate(asked)))
+        engine.close()
+    for gpu, cpu in zip(found["cuda"], found["cpu"], strict=True):
+        assert gpu.tokens == cpu.tokens
+        assert gpu.token_confidences == pytest.approx(cpu.token_confidences, abs=1e-3)
+        assert gpu.layer_norms == pytest.approx(cpu.layer_norms, rel=1e-3)
+        assert gpu.attention_entropy == pytest.approx(cpu.attention_entropy, abs=1e-3)
+        assert gpu.expert_distribution.keys() == cpu.expert_distribution.keys()
+
+
+def test_on_a_card_that_is_nearly_full_everyone_is_answered() -> None:
     engine = TraceEngine.load(device="cuda")
-    total = torch.cuda.get_device_properties(0).total_memory
-    blocker = torch.empty(total - torch.cuda.memory_allocated() - 2**30, dtype=torch.uint8, device="cuda")
+    free, _ = torch.cuda.mem_get_info()
+    blocker = torch.empty(free - 2**30, dtype=torch.uint8, device="cuda")
     try:
-        answers = engine.generate(requests(4))
+        answers = engine.generate(requests(16, max_new_tokens=64))
     finally:
         del blocker
         torch.cuda.empty_cache()

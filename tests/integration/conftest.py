@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 
 from examples.hello.workflow import Hello
 from examples.ticket_triage.workflow import TicketTriage
+from examples.two_agents.workflow import DispatchAgent, TriageAgent
 from tests.integration import workflows
 from wonder.dev.server import find_binary, installed
 from wonder.engine import TraceEngine
@@ -90,7 +91,7 @@ async def workers(address: str, engine: TraceEngine) -> AsyncIterator[None]:
         Worker(
             flows,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[TicketTriage, Hello, *workflows.ALL],
+            workflows=[TicketTriage, Hello, TriageAgent, DispatchAgent, *workflows.ALL],
             max_cached_workflows=0,  # every task replays from the start, so that nondeterminism shows
         ),
     ):

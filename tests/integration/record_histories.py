@@ -5,6 +5,7 @@ Run it after a deliberate change of a shipped workflow's commands, and keep the 
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
@@ -14,6 +15,9 @@ from examples.hello.workflow import Hello, Question
 from examples.ticket_triage.workflow import Resolution, Ticket, TicketTriage
 from wonder.dev.server import installed
 from wonder.engine import TraceEngine
+from wonder.graph.files import read
+from wonder.graph.spec import GraphRun
+from wonder.graph.workflow import Graph
 from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE, gpu_queue, review_id
 from wonder.plugin import WonderPlugin
 from wonder.review.client import ReviewClient
@@ -50,10 +54,22 @@ async def main() -> None:
         hello = await client.start_workflow(Hello.run, Question(text="hi"), id="hello", task_queue=WORKFLOW_QUEUE)
         await hello.result()
         await keep(hello)
+        await graph(client)
     await environment.shutdown()
 
 
-async def decide(client: Client, handle: WorkflowHandle[TicketTriage, Resolution], verdict: str) -> None:
+async def graph(client: Client) -> None:
+    """A graph with a ladder, a fan-out and a join, on a ticket that nobody could sort."""
+    spec = read(Path(__file__).parents[2] / "examples" / "graph" / "second_opinion.yaml")
+    handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+        Graph.run, GraphRun(graph=spec, input={"text": TICKETS["approved"][0]}), id="graph", task_queue=WORKFLOW_QUEUE
+    )
+    await decide(client, handle, "approve")
+    await handle.result()
+    await keep(handle)
+
+
+async def decide(client: Client, handle: WorkflowHandle[Any, Any], verdict: str) -> None:
     """Wait for the run's review, and decide it."""
     while not (await handle.describe()).raw_description.pending_children:  # noqa: ASYNC110 - the server decides
         await asyncio.sleep(0.1)
@@ -61,7 +77,7 @@ async def decide(client: Client, handle: WorkflowHandle[TicketTriage, Resolution
     await ReviewClient(client).decide(review_id(handle.id, "classify", 1), verdict, "ana", value=value)
 
 
-async def keep(handle: WorkflowHandle[TicketTriage, Resolution]) -> None:
+async def keep(handle: WorkflowHandle[Any, Any]) -> None:
     """Write a history down."""
     HISTORIES.mkdir(exist_ok=True)
     (HISTORIES / f"{handle.id}.json").write_text((await handle.fetch_history()).to_json() + "\n")

@@ -29,7 +29,7 @@ def test_there_are_histories_of_every_shipped_workflow() -> None:
         json.loads(path.read_text())["events"][0]["workflowExecutionStartedEventAttributes"]["workflowType"]["name"]
         for path in RECORDED
     }
-    assert started == {"TicketTriage", "Hello", "wonder.HumanReview"}
+    assert started == {"TicketTriage", "Hello", "wonder.HumanReview", "wonder.Graph"}
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)

@@ -96,13 +96,13 @@ async def test_the_stack_comes_up_survives_a_restart_and_leaves_nothing_behind(t
     assert processes_of(folder) == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_stack_whose_parent_is_killed_does_not_live_on(tmp_path: Path) -> None:
     folder = tmp_path / "stack"
     async with dev(folder, free_port()) as process:
         process.kill()
         await process.wait()
-    for _ in range(100):
+    for _ in range(300):
         if not processes_of(folder):
             return
         await asyncio.sleep(0.2)

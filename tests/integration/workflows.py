@@ -6,7 +6,17 @@ from typing import Literal
 from pydantic import BaseModel
 from temporalio import workflow
 
-from wonder import ActionDef, AgentMessage, AnswerDoesNotParse, Context, Sampling, ThoughtCapture, ThoughtTrace, act
+from wonder import (
+    ActionDef,
+    AgentMessage,
+    AnswerDoesNotParse,
+    Context,
+    Injection,
+    Sampling,
+    ThoughtCapture,
+    ThoughtTrace,
+    act,
+)
 
 
 class Ask(BaseModel):
@@ -61,6 +71,30 @@ ACTIONS: dict[str, ActionDef[object]] = {
             sampling=Sampling(max_new_tokens=900, temperature=10.0, seed=3),
             activity={"task_queue": "drained"},
         ),
+        ActionDef(
+            name="handed_back",
+            prompt=PROMPT,
+            sampling=Sampling(max_new_tokens=900, temperature=10.0, seed=3),
+            activity={"heartbeat_timeout": timedelta(seconds=20)},
+        ),
+        ActionDef(name="remembered", prompt=PROMPT, output=Sorted, thought_capture=ThoughtCapture(compress_state=True)),
+        ActionDef(
+            name="prompted",
+            prompt=PROMPT,
+            output=Sorted,
+            thought_capture=ThoughtCapture(inject=Injection(kind="soft_prompt")),
+        ),
+        ActionDef(
+            name="steered",
+            prompt=PROMPT,
+            output=Sorted,
+            thought_capture=ThoughtCapture(inject=Injection(kind="steering", layer=1, strength=3.0, mode="all")),
+        ),
+        ActionDef(
+            name="off_the_model",
+            prompt=PROMPT,
+            thought_capture=ThoughtCapture(inject=Injection(kind="steering", layer=99)),
+        ),
         ActionDef(name="seeded", prompt=PROMPT, sampling=Sampling(temperature=1.5, seed=7)),
     )
 }
@@ -92,4 +126,17 @@ class AskKindly:
         return AgentMessage(text="it parsed")
 
 
-ALL = [AskWorkflow, AskKindly]
+@workflow.defn(name="TestHandOver")
+class HandOver:
+    """Two actions: the second one's prompt says nothing of what the first was asked."""
+
+    @workflow.run
+    async def run(self, ask: Ask) -> Context:
+        ctx = Context()
+        for _ in range(ask.times):
+            await act(ctx, ACTIONS["remembered"], text=ask.text)
+        await act(ctx, ACTIONS[ask.how], text="Any news on this?")
+        return ctx
+
+
+ALL = [AskWorkflow, AskKindly, HandOver]

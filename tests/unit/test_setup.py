@@ -129,7 +129,7 @@ def test_every_error_is_in_the_drawn_tree_and_has_an_exit_code() -> None:
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, WonderError):
             assert re.search(rf"\b{name}\b", drawn), f"{name} is not in the tree"
-            assert 1 <= exit_code(kind("x")) <= 5
+            assert 1 <= exit_code(kind("x")) <= 6
             assert errors.by_name(name) is kind
             assert errors.by_name(f"wonder.{name}") is kind
 

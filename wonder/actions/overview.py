@@ -18,11 +18,9 @@ def concepts(trace: ThoughtTrace) -> str:
 def details(ctx: Context) -> str:
     """One line per action that has run, and where each decision led."""
     lines = ["", "| step | confidence | concepts | route |", "|---|---|---|---|"]
-    decisions = list(ctx.decisions)
-    for trace in ctx.thought_traces:
-        decision = next((found for found in decisions if found.after == trace.action), None)
-        if decision is not None:
-            decisions.remove(decision)
+    for trace, decision in ctx.steps():
+        name = trace.action if trace else decision.after if decision else ""
+        read = f"{percent(trace.overall_confidence)} | {concepts(trace)}" if trace else "– | –"
         route = "…" if decision is None else f"{', '.join(decision.targets)} ({decision.explanation})"
-        lines.append(f"| {trace.action} | {percent(trace.overall_confidence)} | {concepts(trace)} | {route} |")
-    return "\n".join(lines) if ctx.thought_traces else "\nwaiting for the model"
+        lines.append(f"| {name} | {read} | {route} |")
+    return "\n".join(lines) if len(lines) > 3 else "\nwaiting for the model"

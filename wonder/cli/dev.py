@@ -30,7 +30,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
 def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
     """What describes a local stack."""
     parser.add_argument("--port", type=int, default=7233, help="of the Temporal server; its UI is 1000 above")
-    parser.add_argument("--folder", type=Path, default=Path(".wonder"), help="database, logs, artifacts")
+    parser.add_argument("--folder", type=Path, default=Path(".wonder"), help="database, logs, artifacts, calibrations")
     parser.add_argument("--model", default=EMBEDDED_MODEL, help="name or folder of a causal language model")
     parser.add_argument("--workflows", nargs="*", metavar="MODULE", help="default: [tool.wonder] in pyproject.toml")
 
@@ -60,7 +60,7 @@ async def run_dev(arguments: argparse.Namespace) -> int:
     await starting
     try:
         print_addresses(stack, configured_workflows() if arguments.workflows is None else arguments.workflows)
-        ended = asyncio.create_task(stack.first_end())
+        ended = asyncio.create_task(stack.last_end(say))
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done() and not stop.is_set():
             child = ended.result()

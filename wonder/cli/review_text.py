@@ -134,6 +134,10 @@ def _trace(trace: ThoughtTrace, *, colour: bool) -> list[str]:
         if index < len(trace.top_alternatives):
             rivals = (f"{clean(o.token)!r} {o.probability:.0%}" for o in trace.top_alternatives[index])
             told.append(f"              instead of {clean(trace.tokens[index])!r}: {' · '.join(rivals)}")
+    for doubt in trace.least_certain[:DOUBTFUL_SHOWN]:
+        if doubt.confidence is not None and doubt.confidence < SURE:
+            rivals = (f"{clean(o.token)!r} {o.probability:.0%}" for o in doubt.alternatives)
+            told.append(f"              token {doubt.index}, {clean(doubt.token)!r}: {' · '.join(rivals)}")
     return told
 
 

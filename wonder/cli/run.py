@@ -16,12 +16,15 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from wonder.cli.dev import add_stack_arguments, say
 from wonder.cli.schema import input_type
-from wonder.cli.show import context_of, lines
+from wonder.cli.show import lines
 from wonder.connect import connect
 from wonder.dev.stack import Stack
 from wonder.discovery import configured_workflows, load_workflows, type_name
 from wonder.errors import DefinitionError, RequestError, ServerNotReachable, WonderError
-from wonder.names import HUMAN_REVIEW, WORKFLOW_QUEUE
+from wonder.graph.files import read
+from wonder.graph.plan import plan
+from wonder.history.reading import context_of
+from wonder.names import AUDIT_PREFIX, GRAPH, HUMAN_REVIEW, WORKFLOW_QUEUE
 from wonder.plugin import WonderPlugin
 
 
@@ -35,6 +38,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
     run.add_argument("text", nargs="?", help="becomes the input's field `text`; instead of --input")
     run.add_argument("--input", help="the workflow's input as JSON; @file reads a file")
     run.add_argument("--type", help="workflow type; default: the project's first")
+    run.add_argument("--graph", type=Path, metavar="FILE", help="run this graph (YAML or JSON) instead of a workflow")
     run.add_argument("--task-queue", default=WORKFLOW_QUEUE)
     run.add_argument("--id", help="workflow id; default: made up")
     run.add_argument("--no-wait", action="store_true", help="start it, print its id, and leave")
@@ -45,12 +49,18 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
 
 async def run_run(arguments: argparse.Namespace) -> int:
     """Start, watch, tell."""
+    if arguments.graph is not None:
+        return await start(arguments, GRAPH, read_graph(arguments))
     names = configured_workflows() if arguments.workflows is None else arguments.workflows
     known = {type_name(found): found for found in load_workflows(names)}
     kind = arguments.type or next(iter(known), None)
     if kind is None:
         raise DefinitionError("there is no workflow to run: name one with --type, and its module with --workflows")
-    value = read_input(arguments, known, kind)
+    return await start(arguments, kind, read_input(arguments, known, kind))
+
+
+async def start(arguments: argparse.Namespace, kind: str, value: Any) -> int:
+    """Start a workflow and follow it."""
     workflow_id = arguments.id or f"{kind}-{uuid.uuid4().hex[:8]}"
     async with reachable(arguments) as client:
         handle = await client.start_workflow(
@@ -60,6 +70,20 @@ async def run_run(arguments: argparse.Namespace) -> int:
             say(json.dumps({"id": workflow_id}) if arguments.json else workflow_id)
             return 0
         return await watch(client, handle, as_json=arguments.json)
+
+
+def read_graph(arguments: argparse.Namespace) -> Any:
+    """The input of `wonder.Graph`, checked here as completely as the workflow checks it.
+
+    Raises:
+        DefinitionError: The graph or the input of its run cannot be.
+    """
+    spec = read(arguments.graph)
+    given = read_input(arguments, {}, GRAPH)
+    if given is not None and not isinstance(given, dict):
+        raise RequestError("--input of a graph is a JSON object with the fields of its input")
+    plan(spec).check_input(given or {})
+    return {"graph": spec.model_dump(mode="json", by_alias=True, exclude_defaults=True), "input": given or {}}
 
 
 def read_input(arguments: argparse.Namespace, known: dict[str, type], kind: str) -> Any:
@@ -161,12 +185,12 @@ async def watch(client: Client, handle: WorkflowHandle[Any, Any], *, as_json: bo
 
 
 async def open_reviews(client: Client, workflow_id: str) -> list[str]:
-    """Ids of the reviews this run is waiting for."""
+    """Ids of the reviews this run is waiting for; for audits it does not wait."""
     description = await client.get_workflow_handle(workflow_id).describe()
     return [
         child.workflow_id
         for child in description.raw_description.pending_children
-        if child.workflow_type_name == HUMAN_REVIEW
+        if child.workflow_type_name == HUMAN_REVIEW and not child.workflow_id.startswith(AUDIT_PREFIX)
     ]
 
 

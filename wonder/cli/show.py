@@ -5,14 +5,13 @@ import json
 import sys
 from typing import Any
 
-from temporalio.client import Client, WorkflowQueryFailedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
 from wonder.actions.overview import concepts, percent
-from wonder.errors import RequestError, WorkerMissing
-from wonder.names import CONTEXT_QUERY
+from wonder.history.reading import context_of
 from wonder.routing.context import Context
 from wonder.routing.decision import RouteDecision
+from wonder.trace.injection import InjectionRecord
 from wonder.trace.schema import ThoughtTrace
 
 
@@ -34,37 +33,15 @@ async def run_show(arguments: argparse.Namespace, client: Client) -> int:
     return 0
 
 
-async def context_of(client: Client, workflow_id: str) -> Context:
-    """The context of a run, running or ended.
-
-    Raises:
-        RequestError: No such run, or one that never called `act`.
-        WorkerMissing: No worker that knows the workflow is there to answer.
-    """
-    try:
-        found = await client.get_workflow_handle(workflow_id).query(CONTEXT_QUERY)
-    except WorkflowQueryFailedError as error:
-        raise RequestError(
-            f"the run {workflow_id!r} has no model call to show yet (it answers no {CONTEXT_QUERY}: {error})"
-        ) from error
-    except RPCError as error:
-        if error.status == RPCStatusCode.NOT_FOUND:
-            raise RequestError(f"there is no run {workflow_id!r} in namespace {client.namespace!r}") from error
-        raise WorkerMissing(
-            f"no worker answered for the run {workflow_id!r} ({error}): start the one that hosts its workflow"
-        ) from error
-    return Context.model_validate(found)
-
-
 def lines(ctx: Context) -> list[str]:
     """The run for a terminal."""
     told: list[str] = []
-    decisions = list(ctx.decisions)
-    for trace in ctx.thought_traces:
-        told += step(trace, ctx.outputs.get(trace.action) if trace is ctx.trace(trace.action) else None)
-        decision = next((found for found in decisions if found.after == trace.action), None)
+    for trace, decision in ctx.steps():
+        if trace is not None:
+            told += step(trace, ctx.outputs.get(trace.action) if trace is ctx.trace(trace.action) else None)
+        elif decision is not None:
+            told.append(f"{decision.after} · no answer")
         if decision is not None:
-            decisions.remove(decision)
             told += route(decision)
     return told or ["no model call yet"]
 
@@ -80,6 +57,8 @@ def step(trace: ThoughtTrace, answer: Any) -> list[str]:
     if len(trace.field_confidences) > 1:
         fields = ", ".join(f"{path} {percent(found.confidence)}" for path, found in trace.field_confidences.items())
         told.append(f"  fields      {fields}")
+    if trace.injection is not None:
+        told.append(f"  put in      {put_in(trace.injection)}")
     if trace.active_concepts:
         told.append(f"  concepts    {concepts(trace)}")
     doubtful = sorted(
@@ -92,7 +71,20 @@ def step(trace: ThoughtTrace, answer: Any) -> list[str]:
                 f"{option.token!r} {option.probability:.0%}" for option in trace.top_alternatives[index]
             )
             told.append(f"  wavered at  {rivals}")
+    for doubt in trace.least_certain[:3]:
+        if doubt.alternatives and doubt.confidence is not None and doubt.confidence < 0.9:
+            rivals = " · ".join(f"{option.token!r} {option.probability:.0%}" for option in doubt.alternatives)
+            told.append(f"  wavered at  {rivals}")
     return told
+
+
+def put_in(record: InjectionRecord) -> str:
+    """What stood in the model beside the prompt."""
+    origin = "the prior state" if record.source == "prior_state" else "a vector of the caller's"
+    if record.kind == "soft_prompt":
+        return f"{origin}, as {record.soft_tokens} soft tokens"
+    clamped = ", clamped" if record.clamped else ""
+    return f"{origin}, steering layer {record.layer} (strength {record.strength:g}{clamped}; {record.mode} positions)"
 
 
 def route(decision: RouteDecision) -> list[str]:

@@ -1,7 +1,7 @@
 """Saves, loads and applies compressor bundles: a folder with a manifest and one safetensors file."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from wonder.compression.codes import decode, encode
+from wonder.compression.autoencoder import Autoencoder, weight_shapes
+from wonder.compression.codes import Coder, decode, encode
 from wonder.compression.fit import Basis
 from wonder.compression.manifest import CompressorManifest
 from wonder.errors import CompressorMismatch, CorruptBundle
@@ -30,7 +31,8 @@ class Compressor:
     id: str
     """`<name>@<first 12 digits of the manifest's sha256>`."""
     manifest: CompressorManifest
-    basis: Basis
+    basis: Coder
+    """A `Basis`, or an `Autoencoder` where the manifest says `learned`."""
 
     def apply(self, state_D: Tensor, dims: int | None = None) -> list[float]:
         """The first `dims` coordinates of a state (None: all), rounded as they travel.
@@ -80,14 +82,13 @@ class Compressor:
             )
 
 
-def save_compressor(folder: Path, manifest: CompressorManifest, basis: Basis) -> Compressor:
+def save_compressor(folder: Path, manifest: CompressorManifest, basis: Coder) -> Compressor:
     """Write a compressor into an empty or new folder and return it as loaded; the digest is filled in.
 
     Raises:
         ArtifactError: The folder already holds a bundle; bundles never change.
     """
-    tensors = {"mean": basis.mean_D, "basis": basis.basis_KD, "range": basis.range_K}
-    write_bundle(folder, manifest, {name: tensor.float() for name, tensor in tensors.items()})
+    write_bundle(folder, manifest, {name: tensor.float() for name, tensor in basis.tensors().items()})
     return load_compressor(folder)
 
 
@@ -95,7 +96,7 @@ def load_compressor(folder: Path) -> Compressor:
     """Load a compressor.
 
     Raises:
-        CorruptBundle: A file is missing, changed, not safetensors, or does not hold a basis as its manifest says.
+        CorruptBundle: A file is missing, changed, not safetensors, or does not hold what its manifest says.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -106,13 +107,23 @@ def load_compressor(folder: Path) -> Compressor:
     except ValidationError as error:
         raise CorruptBundle(f"{path} is not a compressor manifest: {error}") from error
     tensors = read_tensors(folder / manifest.tensors_file, manifest.tensors_sha256)
-    shapes = {"mean": (manifest.d_model,), "basis": (manifest.dims, manifest.d_model), "range": (manifest.dims,)}
-    for name, shape in shapes.items():
+    for name, shape in manifest.shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape or not tensors[name].isfinite().all():
             have = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise CorruptBundle(f"{path} has {have} for {name!r}, wanted finite numbers of shape {shape}: fit it again")
-    basis_KD = tensors["basis"].double()
-    if (basis_KD @ basis_KD.T - torch.eye(manifest.dims)).abs().max() > ORTHONORMAL_TOLERANCE:
+    coder = _coder(path, manifest, {name: tensors[name].double() for name in manifest.shapes})
+    return Compressor(f"{manifest.name}@{hashlib.sha256(content).hexdigest()[:12]}", manifest, coder)
+
+
+def _coder(path: Path, manifest: CompressorManifest, tensors: Mapping[str, Tensor]) -> Coder:
+    directions_KD = tensors["basis" if manifest.method == "pca" else "block"]
+    gap_KK = directions_KD @ directions_KD.T - torch.eye(len(directions_KD))
+    if gap_KK.numel() and gap_KK.abs().max() > ORTHONORMAL_TOLERANCE:
         raise CorruptBundle(f"{path} has a basis that is not orthonormal: fit it again")
-    basis = Basis(tensors["mean"].double(), basis_KD, tensors["range"].double(), manifest.probe_dims)
-    return Compressor(f"{manifest.name}@{hashlib.sha256(content).hexdigest()[:12]}", manifest, basis)
+    if manifest.method == "pca":
+        return Basis(tensors["mean"], directions_KD, tensors["range"], manifest.probe_dims)
+    if not tensors["scale"] > 0:
+        raise CorruptBundle(f"{path} has a scale that is not positive: fit it again")
+    names = weight_shapes(manifest.d_model, manifest.dims - manifest.probe_dims, manifest.hidden)
+    weights = {name: tensors[name] for name in names}
+    return Autoencoder(tensors["mean"], directions_KD, tensors["scale"], tensors["range"], weights)

@@ -62,6 +62,18 @@ class Basis:
     """Half the width of what each coordinate was seen to take; rounding is relative to it."""
     probe_dims: int
 
+    def coordinates(self, states_ND: Tensor, dims: int) -> Tensor:
+        """The first `dims` coordinates of float64 states, shape (N, dims), not rounded."""
+        return (states_ND - self.mean_D) @ self.basis_KD[:dims].T
+
+    def states(self, codes_NK: Tensor) -> Tensor:
+        """The states that float64 codes of any size stand for, shape (N, D)."""
+        return self.mean_D + codes_NK @ self.basis_KD[: codes_NK.shape[1]]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by the names of a bundle."""
+        return {"mean": self.mean_D, "basis": self.basis_KD, "range": self.range_K}
+
 
 def fit(covariance: Covariance, directions_PD: Tensor, dims: int) -> Basis:
     """Fit a basis whose first coordinates span `directions_PD` and whose others are principal, largest first.

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wonder.compression.autoencoder import weight_shapes
 from wonder.probes.manifest import HookPoint, Sha256
 from wonder.wire import NonNegative, Probability, WireModel, WireRecord
 
@@ -43,8 +44,9 @@ class CompressorManifest(WireModel):
 
     kind: Literal["compressor"] = "compressor"
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    method: Literal["pca"]
-    """`pca`: an orthonormal basis of the probes' directions, then principal directions of what is left."""
+    method: Literal["pca", "learned"]
+    """`pca`: an orthonormal basis of the probes' directions, then principal directions of what is left; `learned`: the
+    same directions first, then the code of an autoencoder."""
     model: str
     revision: str
     model_fingerprint: Sha256
@@ -56,6 +58,8 @@ class CompressorManifest(WireModel):
     """Coordinates of the basis; the first k of them are the code of size k."""
     probe_dims: int = Field(ge=0)
     """How many of them, from the first, span the probes."""
+    hidden: int = Field(default=0, ge=0)
+    """Width of the autoencoder's hidden layers; 0: it is a basis."""
     probes: list[ProbeInBasis]
     data_sha256: Sha256
     """Hash of the texts whose states were used."""
@@ -63,6 +67,8 @@ class CompressorManifest(WireModel):
     held_out_count: int = Field(gt=0)
     metrics: list[CodeMetrics]
     """Smallest code first."""
+    pca_metrics: list[CodeMetrics] = Field(default_factory=list)
+    """Of a learned code: what principal directions of the same training states keep of the same held-out ones."""
     tensors_file: str = COMPRESSOR_TENSORS_FILE
     tensors_sha256: Sha256 | None = None
     """Filled in when the bundle is saved."""
@@ -78,4 +84,19 @@ class CompressorManifest(WireModel):
             raise ValueError(
                 f"probe_dims {self.probe_dims}, dims {self.dims} and d_model {self.d_model} must not decrease"
             )
+        others = self.dims - self.probe_dims
+        if (self.method == "learned") != (self.hidden > 0) or (self.hidden and not others):
+            raise ValueError(
+                f"method {self.method!r} has hidden {self.hidden}, and {others} coordinates beside those of probes: "
+                "a learned code has both, a basis no hidden layer"
+            )
         return self
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of the tensors."""
+        common: dict[str, tuple[int, ...]] = {"mean": (self.d_model,), "range": (self.dims,)}
+        if self.method == "pca":
+            return common | {"basis": (self.dims, self.d_model)}
+        weights = weight_shapes(self.d_model, self.dims - self.probe_dims, self.hidden)
+        return common | {"block": (self.probe_dims, self.d_model), "scale": ()} | weights

@@ -6,8 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from wonder.compression.codes import decode, encode
-from wonder.compression.fit import Basis
+from wonder.compression.codes import Coder, decode, encode
 from wonder.compression.manifest import CodeMetrics
 from wonder.probes.bundle import ProbeBundle
 
@@ -23,7 +22,7 @@ Head = Callable[[Tensor], Tensor]
 
 @torch.inference_mode()
 def code_metrics(
-    states_ND: Tensor, basis: Basis, sizes: Sequence[int], probes: Sequence[ProbeBundle] = (), head: Head | None = None
+    states_ND: Tensor, basis: Coder, sizes: Sequence[int], probes: Sequence[ProbeBundle] = (), head: Head | None = None
 ) -> list[CodeMetrics]:
     """Measure codes of several sizes.
 

@@ -39,7 +39,12 @@ class Child:
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self, environment: dict[str, str] | None = None) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches only the parent, which drains in order."""
+        """Start it in a session of its own, so that Ctrl-C reaches only the parent, which drains in order.
+
+        One that has ended may be started again; what it printed before is in the log.
+        """
+        self.last.clear()
+        self._seen.clear()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             *self.command,

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from wonder import search_attributes
 from wonder.connect import connect
 from wonder.dev import server
 from wonder.dev.children import Child
+from wonder.entry import START_AGAIN
 from wonder.errors import ServerNotReachable, StackError
 from wonder.names import EMBEDDED_MODEL
 from wonder.plugin import WonderPlugin
@@ -21,6 +23,10 @@ from wonder.worker import READY
 
 START_LIMIT_S = 180.0
 """A large model may take minutes to load."""
+GPU_WORKER = "gpu-worker"
+REVIVALS = 3
+"""How often a GPU worker that keeps losing its device is started anew within `REVIVAL_WINDOW_S`."""
+REVIVAL_WINDOW_S = 600.0
 
 
 @dataclass
@@ -28,7 +34,7 @@ class Stack:
     """A running local stack; use it as an async context manager."""
 
     folder: Path = Path(".wonder")
-    """Database, logs and artifacts; keep it to keep the histories."""
+    """Database, logs, artifacts and calibrations; keep it to keep the histories."""
     port: int = 7233
     move_ports: bool = False
     """Take the next free ports when the wanted ones are in use."""
@@ -41,6 +47,8 @@ class Stack:
     in_memory: bool = False
     gpu_arguments: Sequence[str] = ()
     """Further arguments of `wonder-gpu-worker`."""
+    gpu_program: Sequence[str] = (sys.executable, "-m", "workers.gpu")
+    """The GPU worker, where it is one of your own."""
     drain_s: float = 20.0
     echo: Callable[[str, str], None] | None = None
     """Called with every line a part prints."""
@@ -69,10 +77,11 @@ class Stack:
         self.client = await self._connected(target)
         await search_attributes.register(self.client)
         common = ["--address", target, "--drain", str(self.drain_s)]
-        gpu = ["--model", self.model, "--artifacts", str(self.folder / "artifacts"), *self.gpu_arguments]
+        kept = ["--artifacts", str(self.folder / "artifacts"), "--calibrations", str(self.folder / "calibrations")]
+        gpu = ["--model", self.model, *kept, *self.gpu_arguments]
         cpu = [] if self.workflows is None else ["--workflows", *self.workflows]
         workers = [
-            self._child("gpu-worker", [sys.executable, "-m", "workers.gpu", *common, *gpu]),
+            self._child(GPU_WORKER, [*self.gpu_program, *common, *gpu]),
             self._child("cpu-worker", [sys.executable, "-m", "workers.cpu", *common, *cpu]),
         ]
         for worker in workers:
@@ -117,6 +126,29 @@ class Stack:
         finally:
             for task in ends:
                 task.cancel()
+
+    async def last_end(self, say: Callable[[str], None] = lambda _line: None) -> Child:
+        """Wait until a part ends for good.
+
+        A GPU worker whose device broke has handed its requests back to the server and cannot go on, though a new
+        process can: it is started anew, unless that happens again and again.
+
+        Args:
+            say: Told of it in a sentence.
+        """
+        revived: list[float] = []
+        while True:
+            child = await self.first_end()
+            now = time.monotonic()
+            revived = [then for then in revived if now - then < REVIVAL_WINDOW_S]
+            if child.name != GPU_WORKER or await child.ended() != START_AGAIN or len(revived) >= REVIVALS:
+                return child
+            revived.append(now)
+            say(f"{child.name} lost its device ({child.last[-1] if child.last else 'it said nothing'})")
+            say(f"{child.name} is started anew; its requests are tried again")
+            await child.start()
+            await child.wait_for_line(READY, START_LIMIT_S)
+            say(f"{child.name} is back")
 
     async def stop(self) -> None:
         """Drain the workers, then stop the server."""

@@ -23,6 +23,8 @@ class Router:
     module: nn.Module
     index: int
     """Where its logits stand among its outputs."""
+    shared: int = 0
+    """Experts beside it that run for every token."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _context_length(config: Any) -> int | None:
     return None
 
 
-def _routers(model: nn.Module, blocks_name: str) -> Iterator[Router]:
+def _routers(model: PreTrainedModel, blocks_name: str) -> Iterator[Router]:
     declared: list[tuple[type[nn.Module], int]] = []
     for part in model.modules():
         if not isinstance(part, PreTrainedModel):
@@ -112,4 +114,17 @@ def _routers(model: nn.Module, blocks_name: str) -> Iterator[Router]:
     layers = [number for number, *_ in found]
     for number, rest, module, index in found:
         key = str(number) if layers.count(number) == 1 else f"{number}.{rest}"
-        yield Router(key, number, module, index)
+        around = model.get_submodule(f"{blocks_name}.{number}.{rest}".rpartition(".")[0])
+        yield Router(key, number, module, index, _shared(around, model.config.get_text_config(decoder=True)))
+
+
+def _shared(around: nn.Module, config: Any) -> int:
+    """How many experts beside a router run for every token; a model has one module for all of them."""
+    # There is no declaration to go by: the name is the family's habit (shared_expert, shared_experts, shared_mlp).
+    parts = [part for name, part in around.named_children() if name.startswith("shared") and any(part.children())]
+    if not parts:
+        return 0
+    counts = (
+        getattr(config, name, None) for name in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+    )
+    return next((count for count in counts if isinstance(count, int) and count > 0), len(parts))

@@ -8,6 +8,7 @@ from wonder.engine.selfcheck import Support
 from wonder.errors import SettingNotSupported
 from wonder.probes.bundle import ProbeBundle
 from wonder.trace.capture import ThoughtCapture
+from wonder.trace.layers import middle_third, nearest_to_middle, quarter
 
 
 def hidden_layers(capture: ThoughtCapture, n_layers: int) -> list[int]:
@@ -25,8 +26,20 @@ def attention_layers(capture: ThoughtCapture, n_layers: int) -> list[int]:
     if capture.attention_layers == "all":
         return list(range(n_layers))
     if capture.attention_layers == "quarter":
-        return list(range(3, n_layers, 4)) or [n_layers - 1]
+        layers = quarter(n_layers)
+        third = middle_third(n_layers)
+        if capture.compute_attention_statistics and not set(layers) & set(third):
+            layers = sorted({*layers, nearest_to_middle(list(third), n_layers)})
+        return layers
     return sorted(set(capture.attention_layers))
+
+
+def lens_layers(capture: ThoughtCapture, n_layers: int) -> list[int]:
+    """Layers that are read through the logit lens."""
+    wanted = capture.logit_lens
+    if not capture.enabled or wanted is False:
+        return []
+    return list(range(n_layers)) if wanted is True else sorted(set(wanted))
 
 
 def probes_of(capture: ThoughtCapture, shelf: ProbeShelf) -> dict[str, ProbeBundle]:
@@ -48,6 +61,7 @@ def check(capture: ThoughtCapture, shelf: ProbeShelf, n_layers: int, *, has_stor
     lists = {
         "capture_hidden_states": hidden_layers(capture, n_layers),
         "attention_layers": attention_layers(capture, n_layers),
+        "logit_lens": lens_layers(capture, n_layers),
     }
     for setting, layers in lists.items():
         if outside := [layer for layer in layers if layer >= n_layers]:
@@ -83,4 +97,10 @@ def plan_for(captures: Sequence[ThoughtCapture], shelf: ProbeShelf, n_layers: in
         state_layers=tuple(sorted(states)),
         routers=any(capture.capture_expert_routing for capture in live),
         alternatives=max(capture.top_alternatives for capture in live),
+        boosted=any(capture.boosted_probability for capture in live),
+        lens_layers=tuple(sorted({layer for c in live for layer in lens_layers(c, n_layers)}))
+        if support.lens is None
+        else (),
+        heads=any(capture.compute_attention_statistics for capture in live),
+        prompt_rows=any(capture.attention_rows == "all" for capture in live),
     )

@@ -1,40 +1,35 @@
 """`TraceEngine`: load a model, generate for many requests at once, and give each its text and its trace."""
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from wonder.embedded import embedded_compressors, embedded_probes
-from wonder.engine import demand
-from wonder.engine.admission import prompt_tokens
-from wonder.engine.assemble import Assembler
-from wonder.engine.concepts import ProbeShelf
-from wonder.engine.constrain import Constrainer
+from wonder.engine.compiled import BACKEND, compiled
+from wonder.engine.desk import Desk
 from wonder.engine.info import EngineInfo
-from wonder.engine.job import Answered, Handle, Job, OnToken
-from wonder.engine.keep import hidden_tensors, keep
+from wonder.engine.job import Handle, OnToken
 from wonder.engine.layout import Side
 from wonder.engine.load import LoadOptions, default_device, load_model
-from wonder.engine.loop import Row
 from wonder.engine.padded import COMPANY_S, PaddedLoop
 from wonder.engine.request import EngineRequest
 from wonder.engine.runtime import runtime_of
 from wonder.engine.scheduler import SlotLoop
 from wonder.engine.selfcheck import prepare
-from wonder.engine.text import TokenNames
 from wonder.engine.worker import Worker
-from wonder.errors import ArtifactError, EngineFailed, WonderError
+from wonder.errors import DeviceLost, EngineFailed, SettingNotSupported, WonderError
 from wonder.names import EMBEDDED_MODEL
-from wonder.probes.fingerprint import model_fingerprint
-from wonder.trace.schema import AgentMessage, ThoughtTrace
+from wonder.trace.samples import EQUIVALENCES, Equivalence
+from wonder.trace.schema import AgentMessage
 from wonder.trace.store import ArtifactStore
+
+LOG = logging.getLogger(__name__)
 
 
 class TraceEngine:
@@ -50,7 +45,9 @@ class TraceEngine:
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
         compressors: Path | None = None,
+        equivalences: Mapping[str, Equivalence] = EQUIVALENCES,
         padding_side: Side = "left",
+        compile: bool | str = False,
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
     ) -> None:
@@ -64,38 +61,40 @@ class TraceEngine:
             store: Where artifacts go; None: nothing that needs an artifact can be asked for.
             bundles: Folder whose sub-folders are probe bundles.
             compressors: Folder whose sub-folders are compressor bundles, called by their method.
+            equivalences: When two answers count as the same, by name, for `ThoughtCapture(samples=…)`.
             padding_side: Where prompts of a batch are padded; both give the same numbers.
+            compile: Give what nobody watches to `torch.compile`: norms and feed-forward networks of the blocks. True:
+                with inductor; or the name of another backend.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
 
         Raises:
             ModelNotUsable: It does not generate, or its blocks cannot be read.
+            SettingNotSupported: It cannot be compiled, or gives other numbers when it is.
         """
         self._runtime, self._support = prepare(runtime_of(model, tokenizer, padding_side))
-        self._store = store
+        self._compiled = None
+        if compile:
+            self._compiled = compiled(self._runtime, self._support, compile if isinstance(compile, str) else BACKEND)
+            LOG.info("compiled %s", self._compiled)
         self._max_batch = max_batch
         self._max_batch_tokens = max_batch_tokens
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self._closed = False
-        anatomy, fingerprint = self._runtime.anatomy, model_fingerprint(model)
-        self._constrainer = Constrainer(tokenizer, self._runtime.end_ids, anatomy.vocabulary)
-        self._shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors)
-        self._info = EngineInfo(
-            model=name,
+        self._lost: DeviceLost | None = None
+        self._listeners: list[Callable[[DeviceLost], None]] = []
+        self._desk = Desk(
+            self._runtime,
+            self._support,
+            name=name,
             revision=revision,
-            fingerprint=fingerprint,
-            dtype=str(model.dtype).removeprefix("torch."),
-            device=str(self._runtime.device),
-            n_layers=anatomy.n_layers,
-            d_model=anatomy.d_model,
-            vocabulary=anatomy.vocabulary,
-            context_length=anatomy.context_length,
-            concepts=self._shelf.names,
-            routers=[router.key for router in anatomy.routers],
-            unsupported=self._support.unsupported,
+            store=store,
+            bundles=bundles,
+            compressors=compressors,
+            equivalences=equivalences,
+            most_tokens=max_batch_tokens,
         )
-        self._assembler = Assembler(self._info, self._support, self._shelf, TokenNames(tokenizer))
 
     @classmethod
     def load(
@@ -108,10 +107,13 @@ class TraceEngine:
         device_map: Any = None,
         quantization: Any = None,
         attn_implementation: str | None = None,
+        tp_plan: str | None = None,
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
         compressors: Path | None = None,
+        equivalences: Mapping[str, Equivalence] = EQUIVALENCES,
         padding_side: Side = "left",
+        compile: bool | str = False,
         max_batch: int = 16,
         max_batch_tokens: int = 32768,
     ) -> "TraceEngine":
@@ -122,24 +124,36 @@ class TraceEngine:
             revision: Commit or branch on the hub.
             dtype: Such as `bfloat16`; None: as stored.
             device: None: the first accelerator, or the CPU.
-            device_map: Passed to transformers, for models over several devices.
-            quantization: `8bit`, `4bit`, or a quantization config of transformers.
-            attn_implementation: None: what the model chooses.
+            device_map: Passed to transformers, for models over several devices, memory and disk.
+            quantization: `8bit`, `4bit` (bitsandbytes), `int8` (torchao, weights only), or a quantization config of
+                transformers.
+            attn_implementation: `sdpa`, `eager` …; None: what the model chooses.
+            tp_plan: `auto`: the model is sharded over the processes that `torchrun` has started; all of them must be
+                asked the same in the same order.
             store: Where artifacts go.
             bundles: Folder of probe bundles; None: the embedded model's own.
             compressors: Folder of compressor bundles; None: the embedded model's own.
+            equivalences: See the class.
             padding_side: See the class.
+            compile: See the class; for whole models on one device, with weights as they are.
             max_batch: Most requests in one forward pass.
             max_batch_tokens: Most rows × columns of a batch.
 
         Raises:
             ModelNotFound: No such name or folder.
             ModelNotUsable: It cannot be loaded or read.
-            SettingNotSupported: An unknown dtype or quantization.
+            SettingNotSupported: An unknown dtype or quantization, or two options that exclude each
+                other.
+            ExtraMissing: An option needs a package that is not installed.
         """
-        if device is None and device_map is None and quantization is None:
+        if device is None and device_map is None and quantization is None and tp_plan is None:
             device = default_device()
-        options = LoadOptions(revision, dtype, device, device_map, quantization, attn_implementation)
+        if compile and not (device_map is None and quantization is None and tp_plan is None):
+            raise SettingNotSupported(
+                "compile goes with none of device_map, quantization and tp_plan, which change how a layer is called: "
+                "leave it or them out"
+            )
+        options = LoadOptions(revision, dtype, device, device_map, quantization, attn_implementation, tp_plan)
         loaded = load_model(model, options)
         if bundles is None and isinstance(model, str):
             bundles = embedded_probes(model)
@@ -153,7 +167,9 @@ class TraceEngine:
             store=store,
             bundles=bundles,
             compressors=compressors,
+            equivalences=equivalences,
             padding_side=padding_side,
+            compile=compile,
             max_batch=max_batch,
             max_batch_tokens=max_batch_tokens,
         )
@@ -161,7 +177,9 @@ class TraceEngine:
     @property
     def info(self) -> EngineInfo:
         """What was loaded."""
-        return self._info
+        if self._compiled is None:
+            return self._desk.info
+        return self._desk.info.model_copy(update={"compiled": str(self._compiled)})
 
     @property
     def tokenizer(self) -> Any:
@@ -184,14 +202,15 @@ class TraceEngine:
         Raises:
             WonderError: What is wrong with the request; nobody else notices.
         """
-        job = self._job(request, priority, on_token)
-        self._started().submit([job])
-        return Handle(job, self._message)
+        job = self._desk.job(request, priority, on_token)
+        samples = self._desk.samples(request, priority)
+        self._started().submit([job, *samples])
+        return Handle(job, self._desk.message, samples)
 
     def generate(
         self, requests: Sequence[EngineRequest], *, on_step: Callable[[int], None] | None = None
     ) -> list[AgentMessage | WonderError]:
-        """Answer many requests; they share forward passes.
+        """Answer many requests; they share forward passes, and begin with the longest budget first.
 
         Args:
             requests: Each with its own sampling and capture.
@@ -201,25 +220,34 @@ class TraceEngine:
         Returns:
             In the order of the requests: the message, or the error of a request that cannot be answered, so that it
             does not sink its neighbours.
+
+        Raises:
+            EngineFailed: The engine has been closed.
+            DeviceLost: The device broke before.
         """
         tokens: SimpleQueue[int | None] = SimpleQueue()
         on_token = None if on_step is None else lambda event: tokens.put(event.index + 1)
         found: list[Handle | WonderError] = []
         jobs = []
+        open_jobs = 0
         for request in requests:
             try:
-                job = self._job(request, 0, on_token)
+                job = self._desk.job(request, 0, on_token)
+                samples = self._desk.samples(request)
             except WonderError as error:
                 found.append(error)
             else:
-                jobs.append(job)
+                jobs += [job, *samples]
+                open_jobs += 1
                 job.when_over(lambda: tokens.put(None))
-                found.append(Handle(job, self._message))
+                found.append(Handle(job, self._desk.message, samples))
         if jobs:
-            self._started().submit(jobs)
+            # They are awaited together, so whoever may write longest begins first: what counts is when the last of
+            # them is done, and a long answer that begins late is finished alone, in passes of a single row.
+            self._started().submit(sorted(jobs, key=lambda job: -job.request.sampling.max_new_tokens))
         try:
             if on_step is not None:
-                _follow(tokens, len(jobs), on_step)
+                _follow(tokens, open_jobs, on_step)
             return [item if isinstance(item, WonderError) else _outcome(item) for item in found]
         finally:
             for item in found:
@@ -237,6 +265,18 @@ class TraceEngine:
             raise result
         return result
 
+    def when_lost(self, callback: Callable[[DeviceLost], None]) -> None:
+        """Call this once should the device break, on the engine's thread.
+
+        By then everything that was under way has ended with `DeviceLost`, and whatever comes is refused with it: the
+        process must be started anew, because a broken device stays broken for the process that broke it.
+        """
+        with self._lock:
+            self._listeners.append(callback)
+            lost = self._lost
+        if lost is not None:
+            callback(lost)
+
     def close(self) -> None:
         """End what is under way, and take the hooks off the model."""
         with self._lock:
@@ -245,6 +285,8 @@ class TraceEngine:
         if worker is not None:
             worker.close()
         self._runtime.taps.close()
+        if self._compiled is not None:
+            self._compiled.undo()
 
     def _started(self) -> Worker:
         with self._lock:
@@ -253,47 +295,21 @@ class TraceEngine:
             if self._worker is None:
                 bounds = {"max_rows": self._max_batch, "max_tokens": self._max_batch_tokens}
                 if self._support.slots is None:
-                    self._worker = Worker(SlotLoop(self._runtime, **bounds))
+                    self._worker = Worker(SlotLoop(self._runtime, **bounds), when_lost=self._lose)
                 else:
-                    self._worker = Worker(PaddedLoop(self._runtime, **bounds), company_s=COMPANY_S)
+                    loop = PaddedLoop(self._runtime, **bounds)
+                    self._worker = Worker(loop, company_s=COMPANY_S, when_lost=self._lose)
             return self._worker
 
-    def _job(self, request: EngineRequest, priority: int, on_token: OnToken | None) -> Job:
-        """Everything that can be refused is refused here, before anything is generated."""
-        prompt = self._prepare(request)
-        plan = demand.plan_for([request.capture], self._shelf, self._info.n_layers, self._support)
-        row = Row(request.sampling, self._runtime)
-        constrain = partial(self._constrainer.start, request)
-        return Job(request, prompt, row, plan, constrain=constrain, priority=priority, on_token=on_token)
-
-    def _prepare(self, request: EngineRequest) -> list[int]:
-        """Check everything that can be checked before generating, and tokenize."""
-        demand.check(request.capture, self._shelf, self._info.n_layers, has_store=self._store is not None)
-        return prompt_tokens(self._runtime, request, self._info.model, self._max_batch_tokens)
-
-    def _message(self, job: Job, answered: Answered) -> AgentMessage:
-        """The message of an answer, with its artifacts written.
-
-        Raises:
-            SettingNotSupported: It could not be held to its schema.
-            ArtifactError: The store did not take them.
-        """
-        if job.constraint is not None:
-            job.constraint.check()
-        trace, tensors = self._read(job, answered)
-        try:
-            trace = keep(trace, job.request.capture, tensors, self._store)
-        except OSError as error:
-            raise ArtifactError(f"{self._store!r} did not take the artifact ({error}): make room or access") from error
-        return AgentMessage(text=answered.batch.rows[answered.index].answer, thought_trace=trace)
-
-    def _read(self, job: Job, answered: Answered) -> tuple[ThoughtTrace, dict[str, Tensor]]:
-        """The trace in full length and precision, and the tensors for the artifact."""
-        batch, index, plan = answered.batch, answered.index, answered.plan
-        tensors = {}
-        if plan is not None and batch.readings is not None:
-            tensors = hidden_tensors(job.request.capture, batch.readings, plan, index, self._info.n_layers)
-        return self._assembler.trace(job.request, job.prompt, batch, index, plan, answered.queue_s), tensors
+    def _lose(self, error: DeviceLost) -> None:
+        with self._lock:
+            self._lost = error
+            listeners = list(self._listeners)
+        for listener in listeners:
+            try:
+                listener(error)
+            except Exception:  # the others must hear of it
+                LOG.exception("a listener for the loss of the device failed")
 
 
 def _outcome(handle: Handle) -> AgentMessage | WonderError:

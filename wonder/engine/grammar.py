@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from wonder.errors import SettingNotSupported
+from wonder.trace.answer_schema import inexact_number
 
 AnswerFormat = Literal["json", "text"]
 
@@ -32,13 +33,18 @@ def grammar_of(schema: Mapping[str, Any], answer_format: AnswerFormat) -> str:
     invents fields would go on inventing. A text answer is a value without its quotes; several words are alternatives.
 
     Raises:
-        SettingNotSupported: Nested too deeply, or a text answer of a kind that has no plain spelling to hold to.
+        SettingNotSupported: Nested too deeply, a number that cannot be held to exactly, or a text answer of a kind that
+            has no plain spelling to hold to.
     """
     if not isinstance(schema, Mapping):
         raise SettingNotSupported(f"answer_schema is {schema!r}, wanted a JSON schema as a dictionary")
     root = _resolved(schema)
     document = _text(root) if answer_format == "text" else None
     if document is None:
+        if (reason := inexact_number(schema)) is not None:
+            raise SettingNotSupported(
+                f"answer_schema cannot be held to exactly ({reason}): name it as a string, or leave the bound out"
+            )
         document = "document\ndocument: %json " + _json(_closed(schema))
     return f"start: lead {document}\nlead: /{SPACE}{{0,{MAX_LEADING_SPACES}}}/\n"
 

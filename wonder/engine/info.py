@@ -1,5 +1,7 @@
 """What an engine says about itself."""
 
+from pydantic import Field
+
 from wonder.wire import WireModel
 
 
@@ -21,5 +23,9 @@ class EngineInfo(WireModel):
     """Names for `run_concept_probes`."""
     routers: list[str]
     """Names of the routers in `expert_distribution`."""
+    shared_experts: dict[str, int] = Field(default_factory=dict)
+    """Router → experts beside it that run for every token; routers without any are absent."""
+    compiled: str = ""
+    """What `torch.compile` has done so far, and where it gave up; empty where it was not asked."""
     unsupported: dict[str, str]
     """Signal → why this model does not give it."""

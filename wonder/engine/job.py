@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wonder.engine.constrain import Constraint
+from wonder.engine.injection_batch import Injected
 from wonder.engine.loop import BatchResult, Row
 from wonder.engine.recorder import ReadPlan
 from wonder.engine.request import EngineRequest
@@ -57,6 +58,7 @@ class Job:
         plan: ReadPlan | None,
         *,
         constrain: Callable[[], Constraint | None] = lambda: None,
+        injected: Injected | None = None,
         priority: int = 0,
         on_token: OnToken | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class Job:
         self.constrain = constrain
         """Begins the constraint of an answer anew."""
         self.constraint = constrain()
+        self.injected = injected
         self.draw = RowDraw(request.sampling)
         self.readings = None if plan is None else RowReadings(plan)
         self.plan = plan
@@ -76,6 +79,8 @@ class Job:
         self.asked_s = time.perf_counter()
         self.began_s = 0.0
         self.prefill_s = 0.0
+        self.told = 0
+        """Tokens that the caller has been told of: none twice, also where an answer had to be begun again."""
         self.neighbours = 1
         """Largest number of rows in a forward pass with this one."""
         self._lock = threading.Lock()
@@ -98,6 +103,16 @@ class Job:
         """Whether there is an outcome."""
         return self._over.is_set()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is over without an answer."""
+        return self.is_over and not isinstance(self._outcome, Answered)
+
+    @property
+    def answered(self) -> Answered | None:
+        """The answer, if there is one."""
+        return self._outcome if isinstance(self._outcome, Answered) else None
+
     def end(self, outcome: Answered | BaseException) -> bool:
         """Set the outcome; the first one counts.
 
@@ -118,6 +133,15 @@ class Job:
                 LOG.exception("a callback of a request failed")
         return True
 
+    def await_end(self, timeout_s: float | None = None) -> None:
+        """Wait until it is over, however it ends.
+
+        Raises:
+            TimeoutError: It is not over yet.
+        """
+        if not self._over.wait(timeout_s):
+            raise TimeoutError(f"no answer within {timeout_s} s; the request goes on until it is cancelled")
+
     def wait(self, timeout_s: float | None = None) -> Answered:
         """The outcome.
 
@@ -125,8 +149,7 @@ class Job:
             TimeoutError: It is not there yet.
             BaseException: What the request ended with instead.
         """
-        if not self._over.wait(timeout_s):
-            raise TimeoutError(f"no answer within {timeout_s} s; the request goes on until it is cancelled")
+        self.await_end(timeout_s)
         outcome = self._outcome
         if isinstance(outcome, Answered):
             return outcome
@@ -143,6 +166,7 @@ class Job:
 
     def emit(self, text: str, confidence: float | None) -> None:
         """Tell the caller of a token."""
+        self.told = len(self.row.tokens)
         if self.on_token is None:
             return
         try:
@@ -154,14 +178,15 @@ class Job:
 class Finisher(Protocol):
     """Makes a message of an outcome; on the caller's thread, so that the model never waits for it."""
 
-    def __call__(self, job: Job, answered: Answered, /) -> AgentMessage: ...
+    def __call__(self, job: Job, answered: Answered, samples: Sequence[Job], /) -> AgentMessage: ...
 
 
 class Handle:
-    """A request that was submitted."""
+    """A request that was submitted, with the further answers that were asked for."""
 
-    def __init__(self, job: Job, finisher: Finisher) -> None:
+    def __init__(self, job: Job, finisher: Finisher, samples: Sequence[Job] = ()) -> None:
         self._job = job
+        self._samples = samples
         self._finisher = finisher
         self._lock = threading.Lock()
         self._message: AgentMessage | None = None
@@ -174,10 +199,19 @@ class Handle:
             CancelledError: It was cancelled.
             TimeoutError: It is not there yet.
         """
-        answered = self._job.wait(timeout_s)
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            answered = self._job.wait(timeout_s)
+            for sample in self._samples:
+                sample.await_end(None if end_s is None else max(0.0, end_s - time.monotonic()))
+        except TimeoutError:
+            raise
+        except BaseException:
+            self.cancel()
+            raise
         with self._lock:
             if self._message is None:
-                self._message = self._finisher(self._job, answered)
+                self._message = self._finisher(self._job, answered, self._samples)
             return self._message
 
     def cancel(self) -> bool:
@@ -186,13 +220,22 @@ class Handle:
         Returns:
             Whether it was still under way.
         """
-        return self._job.end(CancelledError("the request was cancelled"))
+        ended = [job.end(CancelledError("the request was cancelled")) for job in (self._job, *self._samples)]
+        return any(ended)
 
     @property
     def done(self) -> bool:
         """Whether there is an answer, or an error, or it was cancelled."""
-        return self._job.is_over
+        return self._job.is_over and (self._job.has_failed or all(sample.is_over for sample in self._samples))
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call this once it is done, on whichever thread finds out."""
-        self._job.when_over(callback)
+        waiting = [*self._samples]
+
+        def next_one() -> None:
+            if waiting and not self._job.has_failed:
+                waiting.pop().when_over(next_one)
+            else:
+                callback()
+
+        self._job.when_over(next_one)

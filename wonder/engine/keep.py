@@ -11,6 +11,7 @@ from wonder.engine.demand import hidden_layers
 from wonder.engine.recorder import BatchReadings, ReadPlan
 from wonder.trace.artifacts import ArtifactRef, TensorSpec
 from wonder.trace.capture import ThoughtCapture
+from wonder.trace.detail import binned
 from wonder.trace.schema import TRACE_LIMIT_BYTES, ThoughtTrace
 from wonder.trace.size import Moved, fit, strip_to_scalars
 from wonder.trace.store import ArtifactStore
@@ -46,6 +47,8 @@ def keep(
         refs.append(store.put(whole, format="json", content="the whole trace"))
         if capture.store_in == "artifact":
             trace = strip_to_scalars(trace, "are in the artifact")
+    if trace.time_bins is not None:
+        trace = binned(trace)
     destination = "dropped, because there is no artifact store" if store is None else "moved to the artifact"
     small, moved = fit(trace, TRACE_LIMIT_BYTES - RESERVED_BYTES, destination)
     if moved and store is not None and capture.store_in == "context":

@@ -58,6 +58,19 @@ class Layout:
         """Column of each row's last prompt token."""
         return [self.width - 1 if self.side == "left" else length - 1 for length in self.lengths]
 
+    def head_columns(self, fed: int) -> list[list[tuple[int, int, int, int]]]:
+        """Where the ranges of `head_numbers` begin, and where they end, after `fed` generated tokens have been fed."""
+        bounds = []
+        for first, last in zip(self.first_columns(), self.last_columns(), strict=True):
+            own = last if fed == 0 else self.width + fed - 1
+            # Padding on the right stands between the prompt and the first generated token.
+            before = last if fed == 1 else own - 1
+            before = before if before >= first else first - 1
+            answer = (self.width, self.width + fed)
+            bounds.append(((before, before + 1), (own, own + 1), (first + 1, last + 1), answer))
+        low, high = ([tuple(pair[at] for pair in row) for row in bounds] for at in (0, 1))
+        return [low, high]  # type: ignore[list-item]
+
     def position(self, row: int, column: int) -> int | None:
         """Position of a column in its row's text, or None for padding."""
         length = self.lengths[row]

@@ -1,17 +1,36 @@
 """Loads a model and its tokenizer, and says in a sentence what is wrong when that fails."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    TorchAoConfig,
+)
 
 from wonder.embedded import EMBEDDED, embedded_path
 from wonder.engine.memory import is_out_of_memory
-from wonder.errors import ModelError, ModelNotFound, ModelNotUsable, OutOfMemory, SettingNotSupported
+from wonder.errors import (
+    ExtraMissing,
+    ModelError,
+    ModelNotFound,
+    ModelNotUsable,
+    OutOfMemory,
+    SettingNotSupported,
+)
+
+BACKENDS: Final = {"8bit": "bitsandbytes", "4bit": "bitsandbytes", "int8": "torchao"}
+"""Quantization → the package that does it."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +42,9 @@ class LoadOptions:
     device: str | torch.device | None = None
     device_map: str | Mapping[str, Any] | None = None
     quantization: Any = None
-    """`"8bit"`, `"4bit"`, or a quantization config of transformers."""
+    """`"8bit"`, `"4bit"`, `"int8"`, or a quantization config of transformers."""
     attn_implementation: str | None = None
+    tp_plan: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,10 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
     Raises:
         ModelNotFound: No such name or folder.
         ModelNotUsable: It cannot be loaded, or is not a causal language model.
-        SettingNotSupported: An unknown dtype or quantization.
+        SettingNotSupported: An unknown dtype or quantization, or options that exclude each other.
+        ExtraMissing: An option needs a package that is not installed.
     """
+    _check(options)
     source = _source(name)
     revision = {"revision": options.revision} if options.revision else {}
     try:
@@ -57,12 +79,14 @@ def load_model(name: str | Path, options: LoadOptions) -> Loaded:
         arguments["device_map"] = options.device_map
     if options.attn_implementation is not None:
         arguments["attn_implementation"] = options.attn_implementation
+    if options.tp_plan is not None:
+        arguments["tp_plan"] = options.tp_plan
     if (quantized := _quantization(options.quantization)) is not None:
         arguments["quantization_config"] = quantized
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **arguments)
         model, report = loaded
-        if options.device is not None and options.device_map is None:
+        if options.device is not None and options.device_map is None and options.tp_plan is None:
             model.to(options.device)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _explained(name, source, error) from error
@@ -99,6 +123,28 @@ def _source(name: str | Path) -> str:
     return text
 
 
+def _check(options: LoadOptions) -> None:
+    """Refuse what cannot work before anything is read."""
+    if options.tp_plan is not None:
+        if options.device_map is not None or options.device is not None:
+            raise SettingNotSupported("tp_plan shards the model itself: leave device and device_map out")
+        if options.tp_plan != "auto":
+            raise SettingNotSupported(f"tp_plan {options.tp_plan!r} is unknown: use auto, the plan that the model has")
+        if "RANK" not in os.environ:
+            raise SettingNotSupported(
+                "tp_plan needs one process per shard: start the program with `torchrun --nproc-per-node N`"
+            )
+    needs = {"accelerate": "device_map and tp_plan"} if options.device_map or options.tp_plan else {}
+    if options.quantization in BACKENDS:
+        needs[BACKENDS[options.quantization]] = f"quantization {options.quantization!r}"
+    if str(options.attn_implementation).startswith("flash_attention_2"):
+        needs["flash_attn"] = "attention flash_attention_2"
+    for package, what in needs.items():
+        if find_spec(package) is None:
+            extra = "" if package == "flash_attn" else " (`pip install 'wonder-temporal[quant]'`)"
+            raise ExtraMissing(f"{what} needs the package {package}, which is not installed{extra}")
+
+
 def _explained(name: str | Path, source: str, error: Exception) -> ModelError:
     text = " ".join(str(error).split())
     if is_out_of_memory(error):
@@ -130,8 +176,13 @@ def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
 def _quantization(quantization: Any) -> Any:
     if quantization is None or not isinstance(quantization, str):
         return quantization
-    if quantization not in ("8bit", "4bit"):
+    if quantization not in BACKENDS:
         raise SettingNotSupported(
-            f"quantization {quantization!r} is unknown: use 8bit, 4bit, or pass a quantization config of transformers"
+            f"quantization {quantization!r} is unknown: use {', '.join(BACKENDS)}, or pass a quantization config of "
+            "transformers"
         )
+    if quantization == "int8":
+        from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 - an extra
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
     return BitsAndBytesConfig(**{f"load_in_{quantization}": True})  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from wonder.engine.anatomy import Anatomy
 from wonder.engine.constrain import Constraint, masked
+from wonder.engine.experts import ExpertKernels
+from wonder.engine.injection_batch import NOTHING, Injected, Pushes, embedded, pushes
 from wonder.engine.layout import Layout, Side, masks_by_position
+from wonder.engine.lens import Lens
 from wonder.engine.recorder import BatchReadings, ReadPlan, Recorder
-from wonder.engine.sampling import Drawer
+from wonder.engine.sampling import Drawer, RowDraw
 from wonder.engine.taps import Taps
 from wonder.engine.text import TextStream
 from wonder.trace.sampling import Sampling
@@ -24,6 +28,8 @@ from wonder.trace.sampling import Sampling
 
 OnLogits = Callable[[int, Tensor], None]
 """Called with the step and the raw logits (B, V) in float32; for tests and the self-check."""
+OnStep = Callable[[Callable[[], list[float | None]]], None]
+"""Called with what gives the probability of each row's latest token, None where nothing is read; a transfer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Runtime:
     model: PreTrainedModel
     anatomy: Anatomy
     taps: Taps
+    experts: ExpertKernels
     tokenizer: Any
     special_ids: frozenset[int]
     end_ids: frozenset[int]
@@ -43,12 +50,19 @@ class Runtime:
     """The model accepts only the cache that it makes itself."""
     equal_lengths: bool = False
     """Padding would change this model's text, so only prompts of equal length share a batch."""
+    lens: Lens | None = None
+    """The way from a block's output to logits, where the model has one that can be walked."""
 
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""
         weight: Tensor = self.model.get_input_embeddings().weight  # type: ignore[assignment]
         return weight.device
+
+    @property
+    def embed(self) -> Callable[[Tensor], Tensor]:
+        """Token ids to vectors, as the model does it itself."""
+        return self.model.get_input_embeddings()
 
 
 class Row:
@@ -108,6 +122,7 @@ class _Feeder:
 
     runtime: Runtime
     layout: Layout
+    injections: Sequence[Injected | None]
     cache: Any = field(init=False)
     options: dict[str, Any] = field(init=False)
 
@@ -125,8 +140,11 @@ class _Feeder:
 
     def prefill(self) -> Tensor:
         """Feed the prompts; raw logits (B, V) after each row's last token, float32."""
+        self.runtime.experts.for_prompts()
         layout = self.layout
-        logits = self._call(layout.ids_BS, layout.positions(), 0, self.options)
+        starts = [-column for column in layout.first_columns()]
+        inputs = embedded(layout.ids_BS, self.injections, starts, self.runtime.embed)
+        logits = self._call(inputs, layout.positions(), 0, self.options)
         last = layout.last_columns()
         if len(set(last)) == 1:
             return logits[:, -1 if self.options else last[0]].float()
@@ -136,11 +154,24 @@ class _Feeder:
 
     def decode(self, tokens_B: Tensor, step: int) -> Tensor:
         """Feed the tokens generated in `step`; raw logits (B, V), float32."""
-        return self._call(tokens_B[:, None], self.layout.positions_after(step), step + 1, {})[:, -1].float()
+        self.runtime.experts.for_tokens()
+        fed = {"input_ids": tokens_B[:, None]}
+        return self._call(fed, self.layout.positions_after(step), step + 1, {})[:, -1].float()
 
-    def _call(self, ids: Tensor, positions: Tensor, fed: int, options: dict[str, Any]) -> Tensor:
+    def pushes(self, step: int) -> Pushes:
+        """What the pass that produces token `step` adds to which layer."""
+        layout = self.layout
+        if not any(self.injections):
+            return NOTHING
+        if step > 0:
+            return pushes(self.injections, 1, self.runtime.device, last=[0] * len(layout.lengths))
+        return pushes(
+            self.injections, layout.width, self.runtime.device, last=layout.last_columns(), real_BQ=layout.real()
+        )
+
+    def _call(self, inputs: dict[str, Tensor], positions: Tensor, fed: int, options: dict[str, Any]) -> Tensor:
         output = self.runtime.model(
-            input_ids=ids,
+            **inputs,
             attention_mask=self._mask(positions, fed),
             position_ids=positions,
             past_key_values=self.cache,
@@ -171,8 +202,10 @@ def run_batch(
     plan: ReadPlan | None,
     *,
     constraints: Sequence[Constraint | None] | None = None,
+    injections: Sequence[Injected | None] = (),
     rows: Sequence[Row] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    draws: Sequence[RowDraw] | None = None,
+    on_step: OnStep | None = None,
     on_logits: OnLogits | None = None,
 ) -> BatchResult:
     """Generate for a batch of prompts.
@@ -183,14 +216,16 @@ def run_batch(
         samplings: How each row draws.
         plan: What to read; None: nothing.
         constraints: What each row may write; None: anything.
+        injections: What is put into the model for each row; empty: nothing.
         rows: Where the tokens go; None: made here.
-        on_step: Called after every step with the number of tokens so far; may raise to give the batch up.
+        draws: The random numbers of each row; None: made here.
+        on_step: Called after every step; may raise to give the batch up.
         on_logits: Called with the raw logits of every step.
     """
     began = time.perf_counter()
     layout = Layout.of(prompts, runtime.pad_id, runtime.side, runtime.device)
-    feeder = _Feeder(runtime, layout)
-    drawer = Drawer(samplings)
+    feeder = _Feeder(runtime, layout, injections)
+    drawer = Drawer(samplings, draws)
     held = constraints or [None] * len(prompts)
     rows = list(rows) if rows is not None else [Row(sampling, runtime) for sampling in samplings]
     recorder = None if plan is None else Recorder(plan, layout, runtime.anatomy.n_layers, runtime.device)
@@ -198,10 +233,15 @@ def run_batch(
     tokens_B = layout.ids_BS[:, -1]
     active_B = torch.ones(len(rows), dtype=torch.bool, device=layout.ids_BS.device)
     with ExitStack() as stack:
+        stack.callback(runtime.experts.for_prompts)
         if plan is not None:
             stack.enter_context(runtime.taps.watch_attention(plan.attention_layers))
         for step in range(max(sampling.max_new_tokens for sampling in samplings)):
-            logits_BV = _forward(feeder, recorder, tokens_B, active_B, step)
+            runtime.taps.pushes = feeder.pushes(step)
+            try:
+                logits_BV = _forward(feeder, recorder, tokens_B, active_B, step)
+            finally:
+                runtime.taps.pushes = NOTHING
             if on_logits is not None:
                 on_logits(step, logits_BV)
             tokens_B, drawn_B = drawer.draw(masked(logits_BV, held))
@@ -217,16 +257,20 @@ def run_batch(
             if step == 0:
                 prefill_s = min(row.finished_s for row in rows)
             if on_step is not None:
-                on_step(step + 1)
+                on_step(partial(_confidences, recorder, len(rows)))
             now_live = [not row.finished for row in rows]
             if not any(now_live):
                 break
             if now_live != live:
                 active_B = torch.tensor(now_live, device=active_B.device)
             tokens_B = tokens_B.to(layout.ids_BS.device)
-    readings = None if recorder is None else recorder.finish()
+    readings = None if recorder is None else recorder.finish(runtime.lens)
     batching: Literal["padded", "alone"] = "alone" if len(rows) == 1 else "padded"
     return BatchResult(rows, layout, readings, prefill_s, len(rows), batching)
+
+
+def _confidences(recorder: Recorder | None, rows: int) -> list[float | None]:
+    return [None] * rows if recorder is None else recorder.confidences()
 
 
 def _forward(feeder: _Feeder, recorder: Recorder | None, tokens_B: Tensor, active_B: Tensor, step: int) -> Tensor:

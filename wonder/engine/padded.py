@@ -1,13 +1,15 @@
 """The loop for models that the slot cache cannot hold: batches that begin and end together."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
 from wonder.engine.batching import split
+from wonder.engine.faults import told
 from wonder.engine.job import Answered, Job
 from wonder.engine.loop import BatchResult, Row, Runtime, run_batch
-from wonder.engine.memory import is_out_of_memory, no_room
+from wonder.engine.memory import is_out_of_memory
 from wonder.engine.queue import Queue
 from wonder.engine.slot_recorder import join
 
@@ -24,6 +26,7 @@ class PaddedLoop:
         self._max_rows = max_rows
         self._max_tokens = max_tokens
         self.queue = Queue()
+        self._running: list[Job] = []
 
     @property
     def has_work(self) -> bool:
@@ -35,7 +38,11 @@ class PaddedLoop:
         self.queue.add(job)
 
     def step(self) -> None:
-        """Run the batch of the request that is next."""
+        """Run the batch of the request that is next.
+
+        Raises:
+            DeviceLost: Nothing that is under way can go on.
+        """
         self.queue.drop_ended()
         best = self.queue.best()
         if best is None:
@@ -51,28 +58,31 @@ class PaddedLoop:
         group = [jobs[at] for at in next(group for group in groups if jobs.index(best) in group)]
         for job in group:
             self.queue.take(job)
+        self._running = group
         self._answer(group)
+        self._running = []
 
     def abort(self, error: BaseException) -> None:
         """End everything with this error."""
-        for job in self.queue.take_all():
+        for job in [*self._running, *self.queue.take_all()]:
             job.end(error)
+        self._running = []
 
-    def _answer(self, jobs: list[Job]) -> None:
-        """Run one batch; where the device has no room, run its halves."""
+    def _answer(self, jobs: list[Job], *, again: bool = True) -> None:
+        """Run one batch; where that fails, run its halves, so that only who cannot be served fails."""
         try:
             self._run(jobs)
             return
         except Exception as error:
-            if not is_out_of_memory(error):
-                for job in jobs:
-                    job.end(error)
+            full, found = is_out_of_memory(error), told(error, jobs[0], self._runtime)
+            if len(jobs) == 1 and not (full and again):
+                jobs[0].end(found)
                 return
         # Outside the handler: while the error is held, so are the frames and tensors of the attempt.
-        if torch.cuda.is_available():
+        if full and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(jobs) == 1:
-            jobs[0].end(no_room(self._runtime.device, jobs[0]))
+            self._answer(jobs, again=False)
             return
         half = len(jobs) // 2
         self._answer(jobs[:half])
@@ -85,13 +95,14 @@ class PaddedLoop:
         for job in jobs:
             # Anew for every attempt: a batch that is split after running out of memory starts its answers again.
             job.row, job.constraint, job.began_s = Row(job.request.sampling, self._runtime), job.constrain(), began_s
-        told = [0] * len(jobs)
+            job.draw.rewind()
 
-        def on_step(_count: int) -> None:
+        def on_step(confidences: Callable[[], list[float | None]]) -> None:
+            streams = any(job.on_token is not None and not job.is_over for job in jobs)
+            known = confidences() if streams else [None] * len(jobs)
             for at, job in enumerate(jobs):
-                if len(job.row.tokens) > told[at] and not job.is_over:
-                    told[at] = len(job.row.tokens)
-                    job.emit(job.row.latest, None)
+                if len(job.row.tokens) > job.told and not job.is_over:
+                    job.emit(job.row.latest, None if job.plan is None else known[at])
                 if job.is_over:
                     job.row.finished = job.row.finished or "stop"
 
@@ -101,7 +112,9 @@ class PaddedLoop:
             [job.request.sampling for job in jobs],
             plan,
             rows=[job.row for job in jobs],
+            draws=[job.draw for job in jobs],
             constraints=[job.constraint for job in jobs],
+            injections=[job.injected for job in jobs],
             on_step=on_step,
         )
         for index, job in enumerate(jobs):

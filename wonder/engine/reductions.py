@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 import torch
 from torch import Tensor
 
 # Shape suffixes: B rows, D d_model, G query heads per key head, H heads (1 in a mask that all heads share), K kept,
-# L layers, S prompt columns, T key columns, V vocabulary.
+# L layers, S prompt columns, T key columns.
 
 MASKED = -1e30
 """Stands for -inf in scores: its exponential is exactly 0, and it makes no NaN."""
@@ -15,44 +17,25 @@ FLOOR = -1e4
 """Bounds the exponent in products with an exponential that is 0: 0 · -1e4 is 0, 0 · -inf is not a number."""
 
 
-@dataclass(frozen=True)
-class LogitNumbers:
-    """What is kept of one step's next-token distribution."""
-
-    entropy_B: Tensor
-    """Nats."""
-    margin_B: Tensor
-    chosen_B: Tensor
-    """Probability of the emitted token."""
-    top_probability_BK: Tensor
-    top_token_BK: Tensor
-
-
-def logit_numbers(logits_BV: Tensor, tokens_B: Tensor, kept: int) -> LogitNumbers:
-    """Entropy, margin, probability of the emitted tokens, and the `kept` likeliest tokens, from raw logits."""
-    top_BK, index_BK = logits_BV.topk(min(max(2, kept), logits_BV.shape[-1]), -1)
-    best_B1 = top_BK[:, :1]
-    shifted_BV = logits_BV - best_B1
-    exp_BV = shifted_BV.exp()
-    sum_B = exp_BV.sum(-1)
-    # The maximum stays inside the sum: lse - Σ p·z over a large vocabulary loses four digits in float32.
-    entropy_B = sum_B.log() - torch.linalg.vecdot(exp_BV, shifted_BV.clamp_min(FLOOR)) / sum_B
-    probability_BK = (top_BK - best_B1).exp() / sum_B[:, None]
-    chosen_B = shifted_BV.gather(-1, tokens_B[:, None])[:, 0].exp() / sum_B
-    margin_B = probability_BK[:, 0] - probability_BK[:, 1] if probability_BK.shape[1] > 1 else probability_BK[:, 0]
-    return LogitNumbers(entropy_B, margin_B, chosen_B, probability_BK[:, :kept], index_BK[:, :kept])
-
-
 def state_numbers(states_LBD: Tensor) -> tuple[Tensor, Tensor]:
     """Squared norm of every layer's state (L, B), and dot product with the next layer's (L - 1, B)."""
-    states_LBD = states_LBD.float()
-    return torch.linalg.vecdot(states_LBD, states_LBD), torch.linalg.vecdot(states_LBD[1:], states_LBD[:-1])
+    # All products of layers, though only two diagonals are wanted: one kernel instead of four.
+    states_BLD = states_LBD.float().transpose(0, 1)
+    gram_BLL = torch.bmm(states_BLD, states_BLD.transpose(1, 2))
+    return gram_BLL.diagonal(dim1=1, dim2=2).t(), gram_BLL.diagonal(offset=1, dim1=1, dim2=2).t()
 
 
 def norms_and_shifts(square_LB: Tensor, dot_LB: Tensor) -> tuple[Tensor, Tensor]:
     """L2 norms (L, B) and 1 - cosine between neighbouring layers (L - 1, B)."""
     norm_LB = square_LB.sqrt()
     return norm_LB, (1 - dot_LB / (norm_LB[1:] * norm_LB[:-1])).clamp(0, 2)
+
+
+def router_entropy(gates: Sequence[Tensor]) -> Tensor:
+    """Entropy in nats (R, B) of the softmax of R routers' raw logits, (B, E) each."""
+    share_RBE = torch.stack(list(gates)).softmax(-1, dtype=torch.float32)
+    entropy_RB: Tensor = torch.special.entr(share_RBE).sum(-1)
+    return entropy_RB
 
 
 def masked_mean(states_BSD: Tensor, real_BS: Tensor, columns: int = 1024) -> Tensor:
@@ -81,8 +64,12 @@ class AttentionNumbers:
 
 def attention_from_scores(
     scores_LBHGT: Tensor, scaling: float, softcap: float | None, mask_BHT: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """From raw products of one query and keys: entropy (L, B), head-mean weights (L, B, T), attended keys (1, B)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From raw products of one query and keys.
+
+    Returns:
+        Weights (L, B, H, T), entropy (L, B), head-mean weights (L, B, T), attended keys (1, B).
+    """
     scores = scores_LBHGT.float().flatten(2, 3) * scaling
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
@@ -94,22 +81,68 @@ def attention_from_scores(
     exp = scores.exp()
     total = exp.sum(-1)
     entropy = total.log() - torch.linalg.vecdot(exp, scores.clamp_min(FLOOR)) / total
-    heads = scores.shape[2]
-    mean_weight = ((1 / total).unsqueeze(-2) @ exp).squeeze(-2) / heads
-    return entropy.mean(-1), mean_weight, attended_B
+    share = exp / total.unsqueeze(-1)
+    return share, entropy.mean(-1), share.mean(2), attended_B
 
 
-def attention_from_weights(weights_LBHT: Tensor, mask_BHT: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def attention_from_weights(weights_LBHT: Tensor, mask_BHT: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same from probabilities that the model itself computed.
 
     Where a sink column takes part of the attention, the rest sums to less than 1: the entropy is that of the rest
     renormalised, the weights are the model's own.
     """
     weights = weights_LBHT.float()
-    total = weights.sum(-1)
-    share = weights / total.unsqueeze(-1)
-    entropy = torch.special.entr(share).sum(-1)
-    return entropy.mean(-1), weights.mean(2), _attended(mask_BHT, weights)
+    entropy = weight_entropy(weights)
+    return weights, entropy.mean(-1), weights.mean(2), _attended(mask_BHT, weights)
+
+
+def weight_entropy(weights_XT: Tensor) -> Tensor:
+    """Entropy (X,) of weights that may sum to less than 1, renormalised; nats."""
+    share_XT = weights_XT / weights_XT.sum(-1, keepdim=True)
+    entropy_X: Tensor = torch.special.entr(share_XT).sum(-1)
+    return entropy_X
+
+
+@dataclass(frozen=True)
+class HeadNumbers:
+    """What is kept of one step's attention, head by head, where the statistics of heads are asked for."""
+
+    previous_BAH: Tensor
+    """Attention on the token before the one that is fed."""
+    own_BA: Tensor
+    """ln of the attention on the token that is fed, mean over heads."""
+    lookback_BA: Tensor
+    """Attention on the prompt over that on prompt and answer, the first token left out, mean over heads."""
+
+
+HEAD_COLUMNS: Final = 4
+"""Ranges of columns that `head_numbers` adds up: the previous token, the token itself, prompt, answer."""
+
+
+def head_numbers(share_BAHT: Tensor, bounds_2BK: Tensor) -> HeadNumbers:
+    """Statistics of heads, from the weights of one query: one product for all of them.
+
+    Args:
+        share_BAHT: Attention weights.
+        bounds_2BK: First column, and one past the last, of the `HEAD_COLUMNS` ranges; whole numbers. An empty range
+            holds nothing, a range may begin before the first column.
+    """
+    columns_T1 = _columns(-(-share_BAHT.shape[-1] // 256) * 256, share_BAHT.device)[: share_BAHT.shape[-1], None]
+    low_BTK, high_BTK = (columns_T1 >= bounds_2BK[:, :, None]).unbind(0)
+    inside_BTK = (low_BTK > high_BTK).to(share_BAHT.dtype)
+    mass_BAHK = torch.bmm(share_BAHT.flatten(1, 2), inside_BTK).view(*share_BAHT.shape[:3], -1)
+    previous, own, prompt, answer = mass_BAHK.unbind(-1)
+    # In place, so that one mean serves both: the ranges of token and prompt become the logarithm and the share.
+    answer.add_(prompt)
+    prompt.div_(answer)
+    own.log_()
+    mean_BAK = mass_BAHK.mean(2)
+    return HeadNumbers(previous, mean_BAK[..., 1], mean_BAK[..., 2])
+
+
+@lru_cache(maxsize=64)
+def _columns(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device)
 
 
 def attention_numbers(
@@ -145,55 +178,34 @@ def _attended(mask_BHT: Tensor | None, scores: Tensor) -> Tensor:
     return attended.flatten(1, -2).any(1).sum(-1).expand(scores.shape[1])
 
 
-@dataclass(frozen=True)
-class LogitSums:
-    """One step's next-token distribution, from which entropy and margin follow once per request."""
-
-    top_BK: Tensor
-    """Largest probabilities."""
-    index_BK: Tensor
-    exponent_B1: Tensor
-    """Mean of z - max z under the distribution; the entropy is this plus ln(largest probability), negated."""
-    chosen_B1: Tensor
-    """Probability of the emitted token."""
-
-
-def logit_sums(logits_BV: Tensor, tokens_B: Tensor, kept: int) -> LogitSums:
-    """What is needed of raw logits for entropy, margin and the probabilities of `kept` tokens (at least two)."""
-    top_BK, index_BK = logits_BV.topk(min(max(2, kept), logits_BV.shape[-1]), -1)
-    # The maximum stays inside the sum: lse - Σ p·z over a large vocabulary loses four digits in float32.
-    shifted_BV = (logits_BV - top_BK[:, :1]).clamp_min_(FLOOR)
-    share_BV = shifted_BV.softmax(-1)
-    return LogitSums(
-        share_BV.gather(-1, index_BK),
-        index_BK,
-        torch.linalg.vecdot(share_BV, shifted_BV)[:, None],
-        share_BV.gather(-1, tokens_B[:, None]),
-    )
-
-
-def attention_sums(
-    products: Sequence[Tensor], scaling: float, softcap: float | None, mask_BHT: Tensor | None
+def score_negentropy(
+    scores_XT: Tensor, scaling: float, softcap: float | None, low: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Entropy, mean over heads (L, B), and weights summed over heads (L, B, T), of layers with one mask.
+    """Negated entropy (X,) in nats, and weights (X, T), of attention given by raw products of queries and keys.
 
     Args:
-        products: Raw products of one query and the keys, (B, key heads, G, T) each.
+        scores_XT: The products; changed in place where they are float32.
         scaling: Of the products.
         softcap: Of the scaled products.
-        mask_BHT: Boolean, or 0 and very low numbers to add.
+        low: 0 where a key is seen and a very low number where it is not, to add; as `low_of` makes it.
     """
-    scores = torch.stack(list(products)).float().flatten(2, 3)
+    scores = scores_XT.float()
     if softcap is not None:
-        scores = (scores * (scaling / softcap)).tanh_() * softcap
-        scaling = 1.0
-    if mask_BHT is None:
-        scores = scores.mul_(scaling)
-    else:
-        low = torch.where(mask_BHT, 0.0, MASKED) if mask_BHT.dtype == torch.bool else mask_BHT.float()
-        scores = torch.add(low, scores, alpha=scaling)
+        scores = scores.mul_(scaling / softcap).tanh_()
+        scaling = softcap
+    scores = scores.mul_(scaling) if low is None else torch.add(low, scores, alpha=scaling)
     scores = scores.sub_(scores.amax(-1, keepdim=True))
     share = scores.softmax(-1)
     # A masked score is finite, so that its product with a weight of 0 is 0.
-    entropy = share.amax(-1).log_().add_(torch.linalg.vecdot(share, scores)).mean(-1).neg_()
-    return entropy, share.sum(2)
+    return share.amax(-1).log_().add_(torch.linalg.vecdot(share, scores)), share
+
+
+def low_of(mask: Tensor) -> Tensor:
+    """A mask as numbers to add to scores: a key that is not seen gets `MASKED`, so that no score is infinite."""
+    return torch.where(mask, *_levels(mask.device)) if mask.dtype == torch.bool else mask.float().clamp_min(MASKED)
+
+
+@lru_cache(maxsize=64)
+def _levels(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept, because a number given to `where` becomes a tensor first."""
+    return torch.tensor(0.0, device=device), torch.tensor(MASKED, device=device)

@@ -5,9 +5,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from wonder.engine.anatomy import examine
+from wonder.engine.experts import ExpertKernels
 from wonder.engine.layout import Side
 from wonder.engine.loop import Runtime
 from wonder.engine.taps import Taps
+from wonder.errors import ModelNotUsable
 
 
 def runtime_of(model: PreTrainedModel, tokenizer: Any, side: Side) -> Runtime:
@@ -19,14 +21,20 @@ def runtime_of(model: PreTrainedModel, tokenizer: Any, side: Side) -> Runtime:
         side: Where prompts of a padded batch are padded, if the model has the choice.
 
     Raises:
-        ModelNotUsable: Its blocks cannot be read.
+        ModelNotUsable: Its blocks cannot be read, or it was compiled.
     """
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+        raise ModelNotUsable(
+            f"{type(model).__name__} was given to torch.compile before, and hooks that come after that never fire: "
+            "hand over the model as it was loaded"
+        )
     model.eval()  # type: ignore[no-untyped-call]
     anatomy = examine(model)
     return Runtime(
         model=model,
         anatomy=anatomy,
         taps=Taps(anatomy),
+        experts=ExpertKernels(model),
         tokenizer=tokenizer,
         special_ids=frozenset(int(token) for token in tokenizer.all_special_ids),
         end_ids=_end_ids(model, tokenizer),

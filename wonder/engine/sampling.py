@@ -22,8 +22,13 @@ class RowDraw:
         self.sampling = sampling
         self.generator: torch.Generator | None = None
         if sampling.temperature > 0:
-            seed = secrets.randbits(63) if sampling.seed is None else sampling.seed % 2**63
-            self.generator = torch.Generator().manual_seed(seed)
+            self._seed = secrets.randbits(63) if sampling.seed is None else sampling.seed % 2**63
+            self.generator = torch.Generator().manual_seed(self._seed)
+
+    def rewind(self) -> None:
+        """Begin again: the same numbers come once more."""
+        if self.generator is not None:
+            self.generator.manual_seed(self._seed)
 
 
 def draw(logits_BV: Tensor, rows: Sequence[RowDraw]) -> tuple[Tensor, Tensor | None]:
@@ -51,8 +56,9 @@ def draw(logits_BV: Tensor, rows: Sequence[RowDraw]) -> tuple[Tensor, Tensor | N
 class Drawer:
     """The draws of a batch whose rows stay the same."""
 
-    def __init__(self, samplings: Sequence[Sampling]) -> None:
-        self._rows = [RowDraw(sampling) for sampling in samplings]
+    def __init__(self, samplings: Sequence[Sampling], rows: Sequence[RowDraw] | None = None) -> None:
+        """`rows` are the draws where they have begun already."""
+        self._rows = [RowDraw(sampling) for sampling in samplings] if rows is None else rows
 
     def draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `draw`."""

@@ -1,22 +1,34 @@
 """The slot loop: requests are admitted, fed, advanced by one token per step, and leave, each on its own."""
 
 import time
-from itertools import groupby
+from dataclasses import replace
+from typing import Final
 
 import torch
 
+from wonder.engine.attempt import Attempt
+from wonder.engine.batching import PASS_TOKENS, PASS_TOKENS_ELSEWHERE, passes
+from wonder.engine.faults import failure, told
 from wonder.engine.job import Answered, Job
 from wonder.engine.layout import Layout
+from wonder.engine.lens import read_lens, row_states
 from wonder.engine.loop import BatchResult, Runtime
 from wonder.engine.memory import is_out_of_memory, no_room
 from wonder.engine.queue import Queue
 from wonder.engine.slot_readings import finish
 from wonder.engine.slot_runner import Pass, SlotRunner
+from wonder.errors import WonderError
 
 CHUNK = 512
 """Prompt tokens fed between two steps of rows that are decoding, so that none of them starves."""
 IDLE_CHUNK = 2048
 """The same while no row is decoding: larger pieces cost less, and a newcomer waits for one at most."""
+
+
+CALM: Final = 64
+"""Passes without a lack of room after which a device is trusted with twice as much at once again."""
+LEAST: Final = 32
+"""Tokens of the smallest piece in which a prompt is fed to a device that has no room for more."""
 
 
 class SlotLoop:
@@ -47,6 +59,13 @@ class SlotLoop:
         self._idle_chunk = idle_chunk
         self._partial: Job | None = None
         self._fed = 0
+        self._entering: list[Job] = []
+        """Out of the queue, and not yet live."""
+        self._second_chance = True
+        """Of a piece that is as small as it gets."""
+        self._most_fed = idle_chunk
+        """Prompt tokens fed at once, fewer for a while after the device had no room for more."""
+        self._calm = 0
         self._at_once = max_rows
         """Rows in one pass, fewer for a while after the device had no room for more."""
         self._most_live = max_rows
@@ -63,7 +82,19 @@ class SlotLoop:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Let go of who has left, feed prompts, and give every live row one more token."""
+        """Let go of who has left, feed prompts, and give every live row one more token.
+
+        Raises:
+            WonderError: Nothing that is under way can go on.
+        """
+        try:
+            self._step()
+        except WonderError:
+            raise
+        except Exception as error:
+            raise failure(error, self._runtime.model) from error
+
+    def _step(self) -> None:
         self._let_go()
         self._admit()
         self._let_go()
@@ -76,13 +107,16 @@ class SlotLoop:
     def rest(self) -> None:
         """Nothing is under way: leave the model as if nobody were watching it."""
         self._runtime.taps.watch(())
+        self._runtime.experts.for_prompts()
         self._at_once = self._most_live = self._max_rows
+        self._most_fed = self._idle_chunk
 
     def abort(self, error: BaseException) -> None:
         """End everything with this error, and start afresh."""
-        for job in [*self.live, *([self._partial] if self._partial else []), *self.queue.take_all()]:
+        partial = [self._partial] if self._partial else []
+        for job in [*self.live, *partial, *self._entering, *self.queue.take_all()]:
             job.end(error)
-        self.live, self._partial = [], None
+        self.live, self._partial, self._entering = [], None, []
         self.runner = SlotRunner(self._runtime, self._max_rows)
         self.rest()
 
@@ -111,7 +145,7 @@ class SlotLoop:
             self.runner.move(last + 1, last, self._fed, 0)
 
     def _admit(self) -> None:
-        room = self._chunk if self.live else self._idle_chunk
+        room = min(self._chunk if self.live else self._idle_chunk, self._most_fed)
         if self._partial is not None:
             self._feed_piece(room)
             return
@@ -131,9 +165,13 @@ class SlotLoop:
                 return
             room -= len(job.prompt)
             admitted.append(job)
+            self._entering.append(job)
         admitted.sort(key=lambda job: len(job.prompt))
-        for _, group in groupby(admitted, key=lambda job: len(job.prompt)):
-            self._feed(list(group))
+        cost = PASS_TOKENS.get(self._runtime.device.type, PASS_TOKENS_ELSEWHERE)
+        for size in passes([len(job.prompt) for job in admitted], cost):
+            self._feed(admitted[:size])
+            del admitted[:size]
+        self._entering = []
 
     def _fits(self, jobs: list[Job]) -> bool:
         columns = max(job.columns for job in jobs)
@@ -157,13 +195,17 @@ class SlotLoop:
         self._most_live = self._max_rows
         return True
 
-    def _feed(self, jobs: list[Job]) -> None:
-        """Feed whole prompts of one length."""
+    def _feed(self, jobs: list[Job], *, again: bool = True) -> None:
+        """Feed whole prompts in one pass, the last of which is the longest; the shorter ones are padded.
+
+        Where that fails, each half, so that only who cannot be served fails.
+        """
         if len(jobs) > self._at_once:
             self._feed(jobs[: self._at_once])
             self._feed(jobs[self._at_once :])
             return
         first = len(self.live)
+        attempt = Attempt(jobs)
         try:
             done = self.runner.prefill(
                 first,
@@ -172,25 +214,31 @@ class SlotLoop:
                 [job.readings for job in jobs],
                 [job.draw for job in jobs],
                 [job.constraint for job in jobs],
+                [job.injected for job in jobs],
             )
         except Exception as error:
+            full = self._failed(jobs, error, again=again)
             for row in range(first, first + len(jobs)):
-                self.runner.cache.clear(row, 0, len(jobs[0].prompt))
-            if len(jobs) == 1:
-                jobs[0].end(no_room(self._runtime.device, jobs[0]) if is_out_of_memory(error) else error)
-                return
-            full = is_out_of_memory(error)
+                self.runner.cache.clear(row, 0, len(jobs[-1].prompt))
         else:
             assert done is not None
             self._begin(jobs, done)
             return
         # Outside the handler: while the error is held, so are the frames and tensors of the attempt.
-        half = (len(jobs) + 1) // 2
+        attempt.undo()
         if full:
-            self._at_once = half
-            _free()
-        self._feed(jobs[:half])
-        self._feed(jobs[half:])
+            self._mistrust(len(jobs))
+        if len(jobs) > 1:
+            half = (len(jobs) + 1) // 2
+            self._feed(jobs[:half])
+            self._feed(jobs[half:])
+        elif jobs[0].is_over:
+            return
+        elif len(jobs[0].prompt) > LEAST and self._partial is None:
+            self._most_fed = max(LEAST, len(jobs[0].prompt) // 2)
+            self._partial, self._fed = jobs[0], 0  # fed in pieces from the next step on
+        else:
+            self._feed(jobs, again=False)
 
     def _feed_piece(self, room: int) -> None:
         """Feed the next piece of the prompt that is too long to be fed at once."""
@@ -199,15 +247,25 @@ class SlotLoop:
         piece = job.prompt[self._fed : self._fed + room]
         is_last = self._fed + len(piece) == len(job.prompt)
         draws = [job.draw] if is_last else None
+        attempt = Attempt([job])
         try:
-            done = self.runner.prefill(len(self.live), [piece], self._fed, [job.readings], draws, [job.constraint])
+            done = self.runner.prefill(
+                len(self.live), [piece], self._fed, [job.readings], draws, [job.constraint], [job.injected]
+            )
         except Exception as error:
-            job.end(no_room(self._runtime.device, job) if is_out_of_memory(error) else error)
-            return  # its row is freed with the next step
-        self._fed += len(piece)
-        if done is not None:
-            self._partial = None
-            self._begin([job], done)
+            self._failed([job], error, again=len(piece) > LEAST or self._second_chance)
+        else:
+            self._fed += len(piece)
+            self._second_chance = True
+            if done is not None:
+                self._partial = None
+                self._begin([job], done)
+            return
+        # With the next step its row is freed, or it is fed a smaller piece.
+        attempt.undo()
+        self._second_chance = len(piece) > LEAST
+        self._most_fed, self._calm = max(LEAST, len(piece) // 2), 0
+        _free()
 
     def _begin(self, jobs: list[Job], done: Pass) -> None:
         """The prompts are fed, and the first tokens known."""
@@ -222,12 +280,12 @@ class SlotLoop:
         for start in range(first, stop, self._at_once):
             self._decode(start, min(start + self._at_once, stop))
 
-    def _decode(self, first: int, stop: int) -> None:
-        """One step of some rows; where the device has no room for them, of each half."""
+    def _decode(self, first: int, stop: int, *, again: bool = True) -> None:
+        """One step of some rows; where that fails, of each half, so that only who cannot be served fails."""
         jobs = self.live[first:stop]
         if all(job.is_over for job in jobs):
             return
-        states = [job.draw.generator.get_state() if job.draw.generator is not None else None for job in jobs]
+        attempt = Attempt(jobs)
         try:
             done = self.runner.decode(
                 first,
@@ -236,24 +294,53 @@ class SlotLoop:
                 [job.readings for job in jobs],
                 [job.draw for job in jobs],
                 [job.constraint for job in jobs],
+                [job.injected for job in jobs],
             )
         except Exception as error:
-            full = is_out_of_memory(error)
-            if len(jobs) == 1 or not full:
-                for job in jobs:
-                    job.end(no_room(self._runtime.device, job) if full else error)
-                return
+            full = self._failed(jobs, error, again=again)
         else:
             for job in jobs:
                 job.neighbours = max(job.neighbours, len(jobs))
             self._push(jobs, done)
+            self._recover()
             return
-        for job, state in zip(jobs, states, strict=True):
-            if job.draw.generator is not None and state is not None:
-                job.draw.generator.set_state(state)
-        self._at_once = (len(jobs) + 1) // 2
+        attempt.undo()
+        if full:
+            self._mistrust(len(jobs))
+        if len(jobs) > 1:
+            half = first + (len(jobs) + 1) // 2
+            self._decode(first, half)
+            self._decode(half, stop)
+        else:
+            self._decode(first, stop, again=False)
+
+    def _failed(self, jobs: list[Job], error: Exception, *, again: bool) -> bool:
+        """Tell a request that failed alone why; one that found no room gets a second chance if `again`.
+
+        Returns:
+            Whether it was for lack of room.
+
+        Raises:
+            DeviceLost: Nobody can go on.
+        """
+        full, found = is_out_of_memory(error), told(error, jobs[0], self._runtime)
+        if len(jobs) == 1 and not (full and again):
+            jobs[0].end(found)
+        return full
+
+    def _mistrust(self, rows: int) -> None:
+        """The device has no room for so many rows in one pass."""
+        self._at_once, self._calm = (rows + 1) // 2, 0
         _free()
-        self._advance(first, stop)
+
+    def _recover(self) -> None:
+        """A device that had no room once is not mistrusted for ever."""
+        if self._at_once < self._max_rows or self._most_fed < self._idle_chunk:
+            self._calm += 1
+            if self._calm >= CALM:
+                self._at_once = min(2 * self._at_once, self._max_rows)
+                self._most_fed = min(2 * self._most_fed, self._idle_chunk)
+                self._calm = 0
 
     def _push(self, jobs: list[Job], done: Pass) -> None:
         """Hand every row its token, and the finished ones their outcome."""
@@ -262,15 +349,31 @@ class SlotLoop:
         for job, token, confidence in zip(jobs, done.tokens, confidences, strict=True):
             if job.is_over:
                 continue
-            job.row.push(token)
-            if job.constraint is not None:
-                job.constraint.accept(token)
-            job.row.finished_s = time.perf_counter() - job.began_s
-            job.emit(job.row.latest, confidence if job.plan is not None else None)
-            if job.row.finished and not job.is_over:
-                self._finish(job)
+            try:
+                self._hand(job, token, confidence)
+            except Exception as error:
+                self._failed([job], error, again=False)
+
+    def _hand(self, job: Job, token: int, confidence: float | None) -> None:
+        job.row.push(token)
+        if job.constraint is not None:
+            job.constraint.accept(token)
+        job.row.finished_s = time.perf_counter() - job.began_s
+        job.emit(job.row.latest, confidence if job.plan is not None else None)
+        if job.row.finished and not job.is_over:
+            self._finish(job)
 
     def _finish(self, job: Job) -> None:
+        try:
+            job.end(self._answered(job))
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        _free()
+        job.end(self._answered(job))
+
+    def _answered(self, job: Job) -> Answered:
         readings = None
         # Taken once: a caller who cancels now takes the job's own reference away.
         if (found := job.readings) is not None:
@@ -278,9 +381,13 @@ class SlotLoop:
             anatomy, recorder = self._runtime.anatomy, self.runner.recorder
             collected = finish(found, anatomy.config, anatomy.n_layers, len(job.prompt), anatomy.vocabulary)
             readings = collected.as_batch(recorder.experts, recorder.unread)
+            if (lens := self._runtime.lens) is not None and found.lens:
+                wanted, tokens_N1 = found.plan.lens_layers, torch.tensor(job.row.tokens)[:, None]
+                through = read_lens(lens, wanted, row_states(found.lens, wanted), tokens_N1)
+                readings = replace(readings, lens=through)
         layout = Layout(torch.tensor([job.prompt]), [len(job.prompt)], "left")
         batch = BatchResult([job.row], layout, readings, job.prefill_s, job.neighbours, "slots")
-        job.end(Answered(batch, 0, job.plan, job.began_s - job.asked_s))
+        return Answered(batch, 0, job.plan, job.began_s - job.asked_s)
 
 
 def _free() -> None:

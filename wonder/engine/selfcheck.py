@@ -1,19 +1,22 @@
 """Checks, once per loaded model, that watching changes nothing and sees everything; what fails is never reported."""
 
+import inspect
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wonder.engine import attention
+from wonder.engine.anatomy import Router
 from wonder.engine.attention import TAP, AttentionTap
 from wonder.engine.layout import Layout, Side, kinds_of
+from wonder.engine.lens import find_lens
 from wonder.engine.loop import Runtime, run_batch
 from wonder.engine.recorder import ReadPlan
 from wonder.engine.sampling import RowDraw
 from wonder.engine.slot_runner import SlotRunner
-from wonder.engine.taps import StepSink
+from wonder.engine.taps import StepSink, choice_of
 from wonder.errors import ModelNotUsable, OutOfMemory
 from wonder.trace.sampling import Sampling
 
@@ -23,13 +26,22 @@ ATTENTION_FIELDS: Final = (
     "attention_entropy",
     "attention_entropy_normalized",
     "attention_sink_mass",
+    "prompt_attention_entropy",
+    "prompt_attention_entropy_normalized",
+    "rauq",
+    "rauq_layers",
+    "attention_score",
+    "previous_token_attention",
+    "lookback_ratio",
     "key_attention_pairs",
 )
 STEPS = 2
 PROMPT_TOKENS = 4
+ROUTED_TOKENS = 24
+"""Enough that a router which chooses by itself does not choose the same experts for all."""
 KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 """What masks can be made for."""
-FAILURES = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError)
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError)
 """What a model raises that was called in a way it does not understand."""
 
 
@@ -44,11 +56,20 @@ class Support:
     """What is special about its batches."""
     slots: str | None = None
     """Why the slot cache cannot hold its state."""
+    soft_prompt: str | None = None
+    """Why it takes no vectors in place of tokens."""
+    lens: str | None = None
+    """Why its states cannot be put through its final norm and head."""
 
     @property
     def unsupported(self) -> dict[str, str]:
         """Signal → why this model does not give it."""
-        reasons = dict.fromkeys(ATTENTION_FIELDS, self.attention) | {"padding": self.padding, "slots": self.slots}
+        reasons = dict.fromkeys(ATTENTION_FIELDS, self.attention) | {
+            "padding": self.padding,
+            "slots": self.slots,
+            "soft_prompt": self.soft_prompt,
+            "logit_lens": self.lens,
+        }
         reasons |= {f"expert_distribution.{key}": why for key, why in self.routers.items()}
         return {signal: why for signal, why in reasons.items() if why}
 
@@ -76,13 +97,30 @@ def prepare(runtime: Runtime) -> tuple[Runtime, Support]:
     runtime = replace(runtime, additive_masks=attention.is_additive(runtime.model))
     routers = _check_hooks(runtime)
     layers = tuple(range(runtime.anatomy.n_layers)) if reason is None else ()
-    if not _same(plain, _logits(runtime, ReadPlan(layers, 1, (0,), True, 1)), exact):
+    if not _same(plain, _logits(runtime, ReadPlan(layers, 1, (0,), True, 1, heads=True, prompt_rows=True)), exact):
         if reason is not None or not _same(plain, _logits(runtime, ReadPlan((), 0, (0,), True, 1)), exact):
             raise ModelNotUsable(f"reading {type(runtime.model).__name__} changes its text: please report the model")
         reason = "reading the attention changes the text of this model"
         runtime.taps.attention_modules.clear()
     runtime, padding = _check_padding(runtime)
-    return runtime, Support(reason, routers, padding, _check_slots(runtime))
+    runtime, lens = _check_lens(runtime)
+    support = Support(reason, routers, padding, _check_slots(runtime), _check_vectors(runtime, exact), lens)
+    runtime.experts.for_prompts()
+    return runtime, support
+
+
+def few_logits(runtime: Runtime) -> list[Tensor]:
+    """Raw logits (1, V) of the steps of the self-check, with nothing read; for a comparison with what comes later."""
+    return _logits(runtime, None)
+
+
+def _check_lens(runtime: Runtime) -> tuple[Runtime, str | None]:
+    try:
+        layout = Layout.of([_prompt(runtime)], runtime.pad_id, "left", runtime.device)
+        found = find_lens(runtime.model, runtime.anatomy, layout.ids_BS)
+    except FAILURES as error:
+        found = f"its norm and head do not run alone ({type(error).__name__}: {str(error)[:200]})"
+    return (runtime, found) if isinstance(found, str) else (replace(runtime, lens=found), None)
 
 
 def _first_run(runtime: Runtime) -> tuple[Runtime, list[Tensor]]:
@@ -123,7 +161,7 @@ def _check_padding(runtime: Runtime) -> tuple[Runtime, str | None]:
 
 
 def _check_slots(runtime: Runtime) -> str | None:
-    """Two rows of the slot cache, one of them fed in two pieces, must give what each prompt gives alone."""
+    """Two rows of the slot cache, fed in pieces or together with padding, must give what each prompt gives alone."""
     config = runtime.anatomy.config
     if runtime.own_cache or runtime.anatomy.is_recurrent:
         return "this model keeps a state that is no key-value cache, or insists on a cache of its own"
@@ -135,14 +173,34 @@ def _check_slots(runtime: Runtime) -> str | None:
     long, short = 3 * _prompt(runtime), _prompt(runtime)[: PROMPT_TOKENS // 2]
     try:
         found = _slot_logits(runtime, long, short)
+        together = _padded_logits(runtime, long, short)
     except FAILURES as error:
         return f"this model does not run with the slot cache ({type(error).__name__}: {str(error)[:200]})"
     tolerance = 1e-3 if runtime.model.dtype == torch.float32 else 0.2
     alone = [_logits(runtime, None, [prompt]) for prompt in (long, short)]
     pairs = [pair for row in (0, 1) for pair in zip(alone[row], found[row], strict=True)]
+    pairs += [(alone[row][0], together[row]) for row in (0, 1)]
     if all(_near(one_BV[0], other_V, tolerance) for one_BV, other_V in pairs):
         return None
     return "this model gives other numbers with the slot cache"
+
+
+@torch.inference_mode()
+def _check_vectors(runtime: Runtime, exact: bool) -> str | None:
+    """A prompt given as embeddings must come out as the same prompt given as ids."""
+    if "inputs_embeds" not in inspect.signature(runtime.model.forward).parameters:
+        return "this model takes token ids only"
+    ids_BS = torch.tensor([_prompt(runtime)], device=runtime.device)
+    try:
+        by_id, by_vector = (
+            runtime.model(**inputs, use_cache=False).logits[:, -1].float()
+            for inputs in ({"input_ids": ids_BS}, {"inputs_embeds": runtime.embed(ids_BS)})
+        )
+    except FAILURES as error:
+        return f"this model does not run on vectors ({type(error).__name__}: {str(error)[:200]})"
+    if _same([by_id], [by_vector], exact):
+        return None
+    return "this model uses token ids beyond its embedding, so vectors give other numbers"
 
 
 @torch.inference_mode()
@@ -168,16 +226,66 @@ def _slot_logits(runtime: Runtime, long: list[int], short: list[int]) -> tuple[l
     return rows[0], rows[1]
 
 
+@torch.inference_mode()
+def _padded_logits(runtime: Runtime, long: list[int], short: list[int]) -> Tensor:
+    """Raw logits (2, V) of the first step of two prompts that are fed in one pass."""
+    runner = SlotRunner(runtime, 2)
+    runner.cache.reserve(2, len(long), 0, 2 * len(long))
+    done = runner.prefill(0, [long, short], 0, [None, None], [RowDraw(Sampling()) for _ in range(2)])
+    assert done is not None
+    return done.logits_BV
+
+
 def _near(one_V: Tensor, other_V: Tensor, tolerance: float) -> bool:
     difference = (one_V - other_V).nan_to_num(posinf=0.0, neginf=0.0).norm()
     return bool(difference <= tolerance * one_V.nan_to_num(posinf=0.0, neginf=0.0).norm())
 
 
-def _prompt(runtime: Runtime) -> list[int]:
+def _stuck_routers(runtime: Runtime) -> set[str]:
+    """Routers whose choice is the same for many tokens although their logits prefer different experts.
+
+    A kernel that routes by itself leaves such indices behind (zeros, usually) where the router's own should be.
+    """
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def hook(router: Router) -> Any:
+        def keep(module: nn.Module, _args: Any, output: Any) -> None:
+            choice = choice_of(module, output, router.index)
+            if not isinstance(choice, str):
+                found[router.key] = choice
+
+        return keep
+
+    handles = [router.module.register_forward_hook(hook(router)) for router in runtime.anatomy.routers]
+    try:
+        layout = Layout.of([_prompt(runtime, ROUTED_TOKENS)], runtime.pad_id, "left", runtime.device)
+        with torch.inference_mode():
+            runtime.model(input_ids=layout.ids_BS, position_ids=layout.positions(), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    biased = {router.key for router in runtime.anatomy.routers if _is_corrected(router.module)}
+    return {
+        key
+        for key, (chosen_NK, logits_NE) in found.items()
+        if key not in biased and _is_constant(chosen_NK.sort(-1).values) and not _is_constant(logits_NE.argmax(-1))
+    }
+
+
+def _is_corrected(module: nn.Module) -> bool:
+    """Whether a correction bias takes part in the choice: it may prefer the same experts for every token."""
+    return any("correction" in name for name in module.state_dict())
+
+
+def _is_constant(values_N: Tensor) -> bool:
+    return bool((values_N == values_N[:1]).all())
+
+
+def _prompt(runtime: Runtime, count: int = PROMPT_TOKENS) -> list[int]:
     allowed = [token for token in range(min(4096, runtime.anatomy.vocabulary)) if token not in runtime.special_ids] or [
         0
     ]
-    return [allowed[(7 * i + len(allowed) // 2) % len(allowed)] for i in range(PROMPT_TOKENS)]
+    return [allowed[(7 * i + len(allowed) // 2) % len(allowed)] for i in range(count)]
 
 
 def _logits(runtime: Runtime, plan: ReadPlan | None, prompts: list[list[int]] | None = None) -> list[Tensor]:
@@ -228,7 +336,9 @@ def _find_attention(runtime: Runtime) -> str | None:
         return f"{type(runtime.model).__name__} does not call its attention through an interface that can be watched"
     if any(len(tap.seen) > 1 for tap in taps.values()) or len({layer for layer, _ in called}) < len(called):
         return "a block of this model calls its attention more than once"
-    if any(seen.has_sinks and seen.product is not None for tap in taps.values() for seen in tap.seen):
+    if any(hasattr(weight, "full_tensor") for weight in runtime.model.parameters()):
+        return "the heads of this model are shared out over several processes, and each sees its own only"
+    if any(seen.has_sinks and seen.weights is None for tap in taps.values() for seen in tap.seen):
         return "this model's attention sinks cannot be read beside a fused kernel; load it with eager attention"
     runtime.taps.attention_modules = dict(called)
     return None
@@ -258,6 +368,7 @@ def _check_hooks(runtime: Runtime) -> dict[str, str]:
         not torch.equal(kept.states[layer].nan_to_num(), copied.states[layer].nan_to_num()) for layer in blocks
     )
     reasons = dict(kept.unread)
+    stuck = _stuck_routers(runtime) if runtime.anatomy.routers else set()
     for router in runtime.anatomy.routers:
         chosen = kept.choices.get(router.key)
         if router.key in reasons:
@@ -266,4 +377,6 @@ def _check_hooks(runtime: Runtime) -> dict[str, str]:
             reasons[router.key] = "the router did not run as a module of its own (a fused kernel took its place)"
         elif chosen.shape[-1] > 1 and any(len(set(row)) < len(row) for row in chosen.tolist()):
             reasons[router.key] = "the router gives out indices that are no choice (the same expert twice)"
+        elif router.key in stuck:
+            reasons[router.key] = "the router gives out the same experts for every token, whatever its logits"
     return reasons

@@ -1,6 +1,7 @@
 """Puts the readings of one request together when its answer is complete: one transfer per run of like steps."""
 
 import math
+from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
@@ -8,7 +9,15 @@ import torch
 from torch import Tensor
 
 from wonder.engine.layout import kinds_of, reach
-from wonder.engine.recorder import AttentionReadings, BatchReadings, ReadPlan
+from wonder.engine.logits import FEW, LogitSums, logit_numbers
+from wonder.engine.recorder import (
+    AttentionReadings,
+    BatchReadings,
+    HeadReadings,
+    PromptReadings,
+    ReadPlan,
+    prompt_readings,
+)
 from wonder.engine.reductions import norms_and_shifts
 from wonder.engine.slot_recorder import Layout, Part, RowReadings
 
@@ -34,8 +43,19 @@ def finish(readings: RowReadings, config: Any, n_layers: int, prompt: int, vocab
         collected.fill(slice(start, start + len(lines)), layout, floats_NF, ints_NI)
         start += len(lines)
     collected.normalize(config, prompt)
+    collected.prompt = prompt_of(readings)
     collected.states = {name: states.float().cpu() for name, states in readings.states.items()}
     return collected
+
+
+def prompt_of(readings: RowReadings) -> PromptReadings | None:
+    """What was read of the rows of the prompt; one transfer."""
+    if not readings.prompt_sums:
+        return None
+    layers = sorted(readings.prompt_sums)
+    sums_A3 = torch.stack([readings.prompt_sums[layer].to(readings.prompt_sums[layers[0]].device) for layer in layers])
+    by_layer = dict(zip(layers, sums_A3.cpu().unsqueeze(-1), strict=True))
+    return prompt_readings(by_layer, torch.tensor([readings.prompt]))
 
 
 class Collected:
@@ -43,25 +63,31 @@ class Collected:
 
     def __init__(self, plan: ReadPlan, steps: int, n_layers: int, vocabulary: int) -> None:
         self._plan = plan
-        kept = min(max(2, plan.alternatives), vocabulary)
+        kept = min(max(FEW, plan.ranks), vocabulary)
+        self._vocabulary = vocabulary
         watched, pairs = len(plan.attention_layers), max(1, plan.pairs)
         self._floats = {
             "square": torch.zeros(steps, n_layers),
             "dot": torch.zeros(steps, n_layers - 1),
+            "best": torch.zeros(steps, 1),
+            "chosen": torch.zeros(steps, 1),
             "top": torch.zeros(steps, kept),
             "exponent": torch.zeros(steps, 1),
-            "chosen": torch.zeros(steps, 1),
+            "mean": torch.zeros(steps, 1),
             "drawn": torch.full((steps, 1), float("nan")),
         }
-        self._top_NK = torch.zeros(steps, kept, dtype=torch.long)
+        self._top_NK = torch.zeros(steps, min(max(1, plan.alternatives), vocabulary), dtype=torch.long)
         self._entropy_NA = torch.full((steps, watched), float("nan"))
         self._normalized_NA = self._entropy_NA.clone()
         self._sink_NA = self._entropy_NA.clone()
         self._weight_NAK = torch.zeros(steps, watched, pairs)
         self._column_NAK = torch.full((steps, watched, pairs), -1, dtype=torch.long)
         self._choices: dict[str, list[Tensor]] = {}
+        self._gates: dict[str, list[Tensor]] = {}
         self._has_attention = False
         self._has_drawn = False
+        self._heads: dict[str, dict[int, list[Tensor]]] = {name: {} for name in ("previous", "own", "lookback")}
+        self.prompt: PromptReadings | None = None
         self.states: dict[str, Tensor] = {}
 
     def fill(self, span: slice, layout: Layout, floats_NF: Tensor, ints_NI: Tensor) -> None:
@@ -72,6 +98,10 @@ class Collected:
                 target = self._floats[part.name]
                 target[span] = values[:, : target.shape[1]]
                 self._has_drawn |= part.name == "drawn"
+            elif part.name == "router":
+                if self._plan.routers:
+                    for key, entropy_N in zip(part.routers, values.unbind(1), strict=True):
+                        self._gates.setdefault(key, []).append(entropy_N)
             else:
                 self._attend(span, part, values / part.heads)
         parts = zip(layout.ints, torch.split(ints_NI, [part.width for part in layout.ints], 1), strict=True)
@@ -91,8 +121,18 @@ class Collected:
         if not mine:
             return
         self._has_attention = True
-        if part.name in ("entropy", "sink"):
-            (self._entropy_NA if part.name == "entropy" else self._sink_NA)[span, mine] = values[:, theirs]
+        if part.name in self._heads:
+            if self._plan.heads:
+                for layer, values_NX in zip(
+                    part.layers, values.reshape(len(values), len(part.layers), -1).unbind(1), strict=True
+                ):
+                    self._heads[part.name].setdefault(layer, []).append(values_NX)
+            return
+        if part.name == "negentropy":
+            self._entropy_NA[span, mine] = -values[:, theirs]
+            return
+        if part.name == "sink":
+            self._sink_NA[span, mine] = values[:, theirs]
             return
         target = self._weight_NAK if part.name == "weight" else self._column_NAK
         values_NAK = values.reshape(len(values), len(part.layers), -1)[:, theirs, : target.shape[2]]
@@ -110,9 +150,7 @@ class Collected:
     def as_batch(self, experts: dict[str, int], unread: dict[str, str]) -> BatchReadings:
         """The same as the readings of a batch of one."""
         numbers = self._floats
-        probability_NK = numbers["top"]
-        wide = probability_NK.shape[1] > 1
-        margin_N1 = probability_NK[:, :1] - probability_NK[:, 1:2] if wide else probability_NK
+        sums = LogitSums(**{field.name: numbers[field.name][:, None] for field in fields(LogitSums)})
         norm_NL, shift_NL = norms_and_shifts(numbers["square"].t(), numbers["dot"].t())
         kept = self._plan.alternatives
         attention = None
@@ -120,17 +158,28 @@ class Collected:
             parts = (self._entropy_NA, self._normalized_NA, self._sink_NA, self._weight_NAK, self._column_NAK)
             attention = AttentionReadings(self._plan.attention_layers, *(part.unsqueeze(2) for part in parts))
         return BatchReadings(
-            entropy_NB=-(probability_NK[:, :1].log() + numbers["exponent"]),
-            margin_NB=margin_N1,
-            chosen_NB=numbers["chosen"],
+            logits=logit_numbers(sums, self._vocabulary, boosted=self._plan.boosted),
             drawn_NB=numbers["drawn"] if self._has_drawn else None,
-            top_probability_NBK=probability_NK[:, None, :kept],
             top_token_NBK=self._top_NK[:, None, :kept],
             norm_NLB=norm_NL.t().unsqueeze(2),
             shift_NLB=shift_NL.t().unsqueeze(2),
             attention=attention,
             choices_NBK={key: torch.cat(parts)[:, None] for key, parts in self._choices.items()},
+            router_entropy_NB={key: torch.cat(parts)[:, None] for key, parts in self._gates.items()},
             experts=experts,
             unread_routers=unread,
             states_WBD={name: states.unsqueeze(1) for name, states in self.states.items()},
+            heads=self._head_readings(),
+            prompt=self.prompt,
+        )
+
+    def _head_readings(self) -> HeadReadings | None:
+        if not self._heads["previous"]:
+            return None
+        layers = [layer for layer in self._plan.attention_layers if layer in self._heads["previous"]]
+        whole = {name: {layer: torch.cat(parts[layer]) for layer in layers} for name, parts in self._heads.items()}
+        return HeadReadings(
+            {layer: values_NH[:, None] for layer, values_NH in whole["previous"].items()},
+            whole["own"],
+            whole["lookback"],
         )

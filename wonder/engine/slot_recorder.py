@@ -1,8 +1,8 @@
 """Reads the steps of the slot loop: a few kernels per step whatever the depth; divisions come once per request."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from wonder.engine.anatomy import Anatomy
-from wonder.engine.attention import Seen, row_mask
+from wonder.engine.attention import Seen
+from wonder.engine.logits import logit_sums
+from wonder.engine.prompt_rows import row_sums
 from wonder.engine.recorder import ReadPlan
-from wonder.engine.reductions import attention_from_weights, attention_sums, logit_sums, state_numbers
+from wonder.engine.reductions import head_numbers, router_entropy, state_numbers
+from wonder.engine.slots import Feed, KeyStack
+from wonder.engine.step_attention import step_attention
 from wonder.engine.taps import StepSink
 
-# Shape suffixes: A attention layers of a group, B rows, D d_model, F floats, I integers, K kept, L layers, R rows of
-# the storage, T key columns, V vocabulary.
+# Shape suffixes: A attention layers of a group, B rows, D d_model, E experts, F floats, I integers, K kept, L layers,
+# R rows of the storage or routers of a group, T key columns, V vocabulary.
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Part:
     layers: tuple[int, ...] = ()
     heads: int = 1
     """What attention weights have yet to be divided by."""
+    routers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,16 @@ class StepNumbers:
     ints_BI: Tensor
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the rows of a forward pass stand in the cache."""
+
+    feed: Feed
+    stacks: Sequence[KeyStack]
+    bounds_2BK: Tensor | None = None
+    """Where the columns of `head_numbers` begin and end; None: they are not wanted."""
+
+
 @dataclass
 class RowReadings:
     """What has been read for one request so far: references, nothing of it on the host."""
@@ -59,6 +74,12 @@ class RowReadings:
     """Aggregation → states (W, D) of the plan's layers."""
     last_states: tuple[Tensor, int] | None = None
     """States (L, B, D) of the latest step, and the request's row in them."""
+    lens: list[tuple[tuple[int, ...], Tensor, int]] = field(default_factory=list)
+    """Each step's layers of the logit lens, their states (W, B, D), and the request's row in them."""
+    prompt: int = 0
+    """Tokens of its prompt, once that is fed."""
+    prompt_sums: dict[int, Tensor] = field(default_factory=dict)
+    """Watched layer → sums over the prompt's rows so far (3,), as `row_sums` makes them."""
 
 
 @lru_cache(maxsize=1024)
@@ -70,6 +91,10 @@ def join(plans: frozenset[ReadPlan]) -> ReadPlan:
         state_layers=tuple(sorted({layer for plan in plans for layer in plan.state_layers})),
         routers=any(plan.routers for plan in plans),
         alternatives=max(plan.alternatives for plan in plans),
+        boosted=any(plan.boosted for plan in plans),
+        lens_layers=tuple(sorted({layer for plan in plans for layer in plan.lens_layers})),
+        heads=any(plan.heads for plan in plans),
+        prompt_rows=any(plan.prompt_rows for plan in plans),
     )
 
 
@@ -87,7 +112,12 @@ class SlotRecorder:
         self.unread: dict[str, str] = {}
 
     def read(
-        self, plan: ReadPlan, sink: StepSink, seen: Sequence[Seen], draws: tuple[Tensor, Tensor, Tensor | None]
+        self,
+        plan: ReadPlan,
+        sink: StepSink,
+        seen: Sequence[Seen],
+        draws: tuple[Tensor, Tensor, Tensor | None],
+        place: Place,
     ) -> tuple[StepNumbers, Tensor]:
         """Reduce what one forward pass left behind.
 
@@ -96,6 +126,7 @@ class SlotRecorder:
             sink: What the hooks kept.
             seen: What the attention taps kept.
             draws: Raw logits (B, V), emitted tokens (B,), and the probabilities they were drawn with.
+            place: Where its rows stand.
 
         Returns:
             The numbers, and the states (L, B, D).
@@ -111,23 +142,31 @@ class SlotRecorder:
         square_LB, dot_LB = state_numbers(states_LBD)
         keep("square", square_LB.t(), floats)
         keep("dot", dot_LB.t(), floats)
-        sums = logit_sums(logits_BV, tokens_B, plan.alternatives)
-        keep("top", sums.top_BK, floats)
-        keep("exponent", sums.exponent_B1, floats)
-        keep("chosen", sums.chosen_B1, floats)
-        keep("top", sums.index_BK, ints)
+        sums, index_BK = logit_sums(logits_BV, tokens_B, plan.ranks)
+        for part in fields(sums):
+            keep(part.name, getattr(sums, part.name), floats)
+        keep("top", index_BK[:, : max(1, plan.alternatives)], ints)
         if drawn_B is not None:
             keep("drawn", drawn_B[:, None], floats)
-        for layers, heads, entropy_AB, weight_ABT in _attention(seen):
-            kept = min(max(1, plan.pairs), weight_ABT.shape[-1] - 1)
+        for group in step_attention(seen, place.stacks, place.feed, sink.last_columns_B):
+            layers, heads = group.layers, group.share_BAHT.shape[2]
+            weight_BAT = group.share_BAHT.sum(2)
+            kept = min(max(1, plan.pairs), weight_BAT.shape[-1] - 1)
             # The first position soaks up idle attention: it is a number of its own, and no pair.
-            weight_BAK, column_BAK = weight_ABT[..., 1:].transpose(0, 1).topk(kept, -1)
-            keep("entropy", entropy_AB.t(), floats, layers)
-            keep("sink", weight_ABT[..., 0].t(), floats, layers, heads)
+            weight_BAK, column_BAK = weight_BAT[..., 1:].topk(kept, -1)
+            keep("negentropy", group.negentropy_BA, floats, layers)
+            keep("sink", weight_BAT[..., 0], floats, layers, heads)
             keep("weight", weight_BAK.flatten(1), floats, layers, heads)
             keep("column", column_BAK.flatten(1), ints, layers)
+            if place.bounds_2BK is not None:
+                numbers = head_numbers(group.share_BAHT, place.bounds_2BK.to(weight_BAT.device))
+                keep("previous", numbers.previous_BAH.flatten(1), floats, layers)
+                keep("own", numbers.own_BA, floats, layers)
+                keep("lookback", numbers.lookback_BA, floats, layers)
         for key, choice_BK in sink.choices.items():
             keep(f"choice {key}", choice_BK.long(), ints)
+        for routers, entropy_RB in gate_entropies(sink.gates):
+            keep("router", entropy_RB.t(), floats, (), 1, routers)
         self.experts |= sink.experts
         self.unread |= sink.unread
         layout = Layout(tuple(part for part, _ in floats), tuple(part for part, _ in ints))
@@ -135,6 +174,19 @@ class SlotRecorder:
         joined = [torch.cat([values for _, values in kind], 1) for kind in (floats, ints)]
         assert self._layout is not None
         return StepNumbers(self._layout, *joined), states_LBD
+
+    def add_prompt_rows(
+        self, seen: Sequence[Seen], readings: Sequence[RowReadings | None], real_BQ: Tensor | None
+    ) -> None:
+        """Add the rows of one more piece of each prompt; `real_BQ` is False for padding, None where there is none."""
+        for item in seen:
+            if item.rows is None:
+                continue
+            sums_3B = row_sums(item.rows, None if real_BQ is None else real_BQ.to(item.device))
+            for at, reading in enumerate(readings):
+                if reading is not None and reading.plan.prompt_rows and item.layer in reading.plan.attention_layers:
+                    before = reading.prompt_sums.get(item.layer, 0.0)
+                    reading.prompt_sums[item.layer] = before + sums_3B[:, at]
 
     def start_sums(self, first: int, states_LBD: Tensor) -> None:
         """Begin the running sums of rows whose prompt has been fed."""
@@ -158,23 +210,9 @@ class SlotRecorder:
             self._sums_LRD[:, target] = self._sums_LRD[:, source]
 
 
-def _attention(seen: Sequence[Seen]) -> list[tuple[tuple[int, ...], int, Tensor, Tensor]]:
-    """Per group of layers that are reduced together: layers, heads, entropy (A, B), weights over heads (A, B, T)."""
-    groups: dict[tuple[Any, ...], list[Seen]] = defaultdict(list)
-    for item in seen:
-        tensor = item.weights if item.product is None else item.product
-        assert tensor is not None
-        groups[(tensor.shape, tensor.device, item.scaling, item.softcap, item.window, id(item.mask))].append(item)
-    result = []
-    for group in groups.values():
-        first, layers = group[0], tuple(item.layer for item in group)
-        if first.product is None:
-            weights = torch.stack([item.weights for item in group if item.weights is not None])
-            entropy_AB, mean_ABT, _ = attention_from_weights(weights, None)
-            result.append((layers, 1, entropy_AB, mean_ABT))
-            continue
-        products = [item.product for item in group if item.product is not None]
-        keys, heads = int(first.product.shape[3]), int(first.product.shape[1] * first.product.shape[2])
-        mask = row_mask(first, keys, None)
-        result.append((layers, heads, *attention_sums(products, first.scaling, first.softcap, mask)))
-    return result
+def gate_entropies(gates: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
+    """Routers that are reduced together, and their entropies (R, B)."""
+    groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for key, gate_BE in gates.items():
+        groups[(gate_BE.shape, gate_BE.dtype, gate_BE.device)].append(key)
+    return [(tuple(keys), router_entropy([gates[key] for key in keys])) for keys in groups.values()]

@@ -1,5 +1,6 @@
 """The hooks on a model: each keeps one reference per layer; the arithmetic happens elsewhere, once per step."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wonder.engine.anatomy import Anatomy, Router
-from wonder.engine.attention import TAP, AttentionTap, Seen
+from wonder.engine.attention import TAP, WAITING_BYTES, AttentionTap, Seen
+from wonder.engine.injection_batch import NOTHING, Pushes
 from wonder.engine.reductions import masked_mean
 
-# Shape suffixes: B rows, D d_model, K experts per token, S columns being fed.
+# Shape suffixes: B rows, D d_model, E experts, K experts per token, S columns being fed.
 
 
 @dataclass
@@ -25,6 +27,8 @@ class StepSink:
     """Layer → mean over the prompt (B, D), float32; prefill only, layers in `mean_layers`."""
     choices: dict[str, Tensor] = field(default_factory=dict)
     """Router → experts chosen (B, K) for the token being fed last."""
+    gates: dict[str, Tensor] = field(default_factory=dict)
+    """Router → its raw logits (B, E) for that token."""
     experts: dict[str, int] = field(default_factory=dict)
     """Router → number of experts."""
     unread: dict[str, str] = field(default_factory=dict)
@@ -43,6 +47,8 @@ class StepSink:
     clones: bool = False
     """Copy states instead of referring to them, for models that change them in place later."""
     routers: bool = True
+    all_rows: bool = False
+    """Prefill: read the attention of every query, not only of the last one."""
 
 
 class Taps:
@@ -52,9 +58,12 @@ class Taps:
         self._anatomy = anatomy
         self._sink: StepSink | None = None
         self._attention: list[AttentionTap] = []
+        self._waiting_bytes = 0.0
         self.attention_modules: dict[int, nn.Module] = {}
         """Layer → the module whose attention calls are watched; found by the self-check."""
         self.clones = False
+        self.pushes: Pushes = NOTHING
+        """What is added to the states of which layers in the forward pass under way; set and taken back by the loop."""
         self._handles = [
             block.register_forward_hook(self._block_hook(layer)) for layer, block in enumerate(anatomy.blocks)
         ]
@@ -82,6 +91,10 @@ class Taps:
         for tap in self._attention:
             self.attention_modules[tap.layer].__dict__.pop(TAP, None)
         self._attention = [AttentionTap(layer) for layer in wanted]
+        if wanted:
+            weight = next(self.attention_modules[wanted[0]].parameters(), None)
+            on_cpu = weight is not None and weight.device.type == "cpu"
+            self._waiting_bytes = WAITING_BYTES / len(wanted) if on_cpu else math.inf
         for tap in self._attention:
             self.attention_modules[tap.layer].__dict__[TAP] = tap
 
@@ -92,6 +105,8 @@ class Taps:
         for tap in self._attention:
             tap.seen.clear()
             tap.last_columns_B = sink.last_columns_B
+            tap.waiting_bytes = 0.0 if sink.prefill else self._waiting_bytes
+            tap.all_rows = sink.prefill and sink.all_rows
         self._sink = sink
         try:
             yield
@@ -106,11 +121,20 @@ class Taps:
         return seen
 
     def _block_hook(self, layer: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            push = self.pushes.get(layer) if self.pushes else None
+            if push is None:
+                read(output if isinstance(output, Tensor) else output[0])
+                return None
+            # One hook for both, so that what is read is what the next layer gets.
+            states_BSD = push.apply(output if isinstance(output, Tensor) else output[0])
+            read(states_BSD)
+            return states_BSD if isinstance(output, Tensor) else (states_BSD, *output[1:])
+
+        def read(states_BSD: Tensor) -> None:
             sink = self._sink
             if sink is None:
                 return
-            states_BSD = output if isinstance(output, Tensor) else output[0]
             sink.calls[layer] = sink.calls.get(layer, 0) + 1
             if not sink.prefill:
                 state = states_BSD[:, -1]
@@ -137,17 +161,16 @@ class Taps:
             if isinstance(found, str):
                 sink.unread[router.key] = found
                 return
-            indices, experts = found
-            per_row = indices.reshape(sink.rows, -1, indices.shape[-1])
-            chosen = _last_column(per_row, sink.last_columns_B)
-            sink.choices[router.key] = chosen.clone() if sink.prefill or sink.clones else chosen
-            sink.experts[router.key] = experts
+            for part, kept in zip(found, (sink.choices, sink.gates), strict=True):
+                last = _last_column(part.reshape(sink.rows, -1, part.shape[-1]), sink.last_columns_B)
+                kept[router.key] = last.clone() if sink.prefill or sink.clones else last
+            sink.experts[router.key] = int(found[1].shape[-1])
 
         return hook
 
 
-def choice_of(module: nn.Module, output: Any, index: int) -> tuple[Tensor, int] | str:
-    """The experts that a router really chose, (tokens, K), and how many there are; or why that is not known.
+def choice_of(module: nn.Module, output: Any, index: int) -> tuple[Tensor, Tensor] | str:
+    """The experts that a router really chose, (tokens, K), and its raw logits, (tokens, E); or why they are not known.
 
     The largest router logits are not the choice where a correction bias or groups take part, so the indices are
     taken from the router's own output.
@@ -158,12 +181,12 @@ def choice_of(module: nn.Module, output: Any, index: int) -> tuple[Tensor, int] 
     experts = int(output[index].shape[-1])
     chosen = [part for part in parts if not part.is_floating_point() and part.ndim >= 2 and part.shape[-1] <= experts]
     if len(chosen) == 1:
-        return chosen[0], experts
+        return chosen[0], output[index]
     top_k = getattr(module, "top_k", None)
     others = [part for at, part in enumerate(output) if at != index and isinstance(part, Tensor)]
     if not chosen and len(others) == 1 and others[0].shape == output[index].shape and isinstance(top_k, int):
         # Llama 4: scores that are 0 for every expert that was not chosen.
-        return others[0].topk(top_k, -1).indices, experts
+        return others[0].topk(top_k, -1).indices, output[index]
     return "the router does not give out its choice"
 
 

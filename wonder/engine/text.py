@@ -91,7 +91,9 @@ class TokenNames:
         self._known: dict[int, str] = {}
 
     def __call__(self, token: int) -> str:
-        """Text of one token, seen alone."""
+        """Text of one token, seen alone; the places of soft tokens have the ids −1, −2 and so on."""
+        if token < 0:
+            return f"<soft {-token}>"
         name = self._known.get(token)
         if name is None:
             if len(self._known) >= self._limit:

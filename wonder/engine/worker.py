@@ -1,15 +1,18 @@
 """The one thread that touches a model: it runs while there is work, and is not there otherwise."""
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
 
 from wonder.engine.job import Job
-from wonder.errors import EngineFailed
+from wonder.errors import DeviceLost, EngineFailed
+
+LOG = logging.getLogger(__name__)
 
 
 class Loop(Protocol):
@@ -25,7 +28,11 @@ class Loop(Protocol):
         ...
 
     def step(self) -> None:
-        """Do a bounded amount of work."""
+        """Do a bounded amount of work.
+
+        Raises:
+            WonderError: Nothing that is under way can go on; of `DeviceLost` no loop of this process recovers.
+        """
         ...
 
     def abort(self, error: BaseException) -> None:
@@ -36,10 +43,20 @@ class Loop(Protocol):
 class Worker:
     """Feeds a loop. An executor's thread, because that one is joined at exit and gone when its owner is collected."""
 
-    def __init__(self, loop: Loop, *, company_s: float = 0.0) -> None:
-        """`company_s` is how long an idle loop waits for more requests after the first one."""
+    def __init__(
+        self, loop: Loop, *, company_s: float = 0.0, when_lost: Callable[[DeviceLost], None] = lambda _error: None
+    ) -> None:
+        """Nothing runs before the first request.
+
+        Args:
+            loop: To be fed.
+            company_s: How long an idle loop waits for more requests after the first one.
+            when_lost: Called once should the device be lost, after everything under way has ended with that.
+        """
         self._loop = loop
         self._company_s = company_s
+        self._when_lost = when_lost
+        self._lost: DeviceLost | None = None
         self._lock = threading.Lock()
         self._arrived: list[Job] = []
         self._runs = False
@@ -51,10 +68,13 @@ class Worker:
 
         Raises:
             EngineFailed: The engine has been closed.
+            DeviceLost: The device broke before.
         """
         with self._lock:
             if self._closed:
                 raise EngineFailed("this engine has been closed: load it again")
+            if self._lost is not None:
+                raise DeviceLost(str(self._lost))
             self._arrived += jobs
             if not self._runs and self._arrived:
                 self._runs = True
@@ -85,6 +105,27 @@ class Worker:
                 continue
             try:
                 self._loop.step()
+            except DeviceLost as error:
+                self._lose(error)
+                return
             except BaseException as error:
                 # Nothing is known against any single request.
-                self._loop.abort(error)
+                self._abort(error)
+
+    def _abort(self, error: BaseException) -> None:
+        try:
+            self._loop.abort(error)
+        except Exception:  # everybody has their outcome by then, and this thread must go on
+            LOG.exception("the engine's loop could not start afresh")
+
+    def _lose(self, error: DeviceLost) -> None:
+        """Nothing can be done on this device any more, by anybody in this process."""
+        with self._lock:
+            self._lost = error
+            arrived, self._arrived = self._arrived, []
+            self._runs = False
+        LOG.error("%s", error)
+        for job in arrived:
+            job.end(DeviceLost(str(error)))
+        self._abort(error)
+        self._when_lost(error)

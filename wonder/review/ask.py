@@ -4,16 +4,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
-from wonder.errors import DefinitionError, ReviewTimedOut
+from wonder.errors import ReviewTimedOut
 from wonder.names import WORKFLOW_QUEUE, review_id
 from wonder.review import attributes
-from wonder.review.summary import summarize
+from wonder.review.preparing import (
+    SUMMARY_LIMIT_BYTES,
+    adapter_of,
+    cut,
+    cut_bytes,
+    decision_after,
+    latest_step,
+    opening,
+)
 from wonder.review.types import (
     DEFAULT_LEASE_S,
     PROMPT_LIMIT,
@@ -22,18 +30,12 @@ from wonder.review.types import (
     Origin,
     ReviewOutcome,
     ReviewRequest,
-    ReviewState,
-    ReviewSummary,
     Verdict,
 )
 from wonder.review.workflow import HumanReview
 from wonder.routing.context import Context
-from wonder.routing.decision import RouteDecision
 
 T = TypeVar("T")
-
-SUMMARY_LIMIT_BYTES = 200
-"""Temporal's limit for a workflow's one-line summary."""
 
 
 @dataclass(frozen=True)
@@ -105,27 +107,30 @@ async def human_review(
         ReviewTimedOut: Nobody decided in time, and `on_timeout` is `fail`.
         DefinitionError: The answer's type has no JSON schema.
     """
-    step = step or _latest_step(ctx)
-    adapter, schema = _adapter(answer, output)
+    step = step or latest_step(ctx)
+    adapter, schema = adapter_of(answer, output)
     value: JsonValue = adapter.dump_python(answer, mode="json", by_alias=True, warnings=False)
     if answer is None and output is not None:
         # There is nothing to approve, neither for a person nor at the deadline.
         allowed = [verdict for verdict in allowed if verdict != "approve"]
         on_timeout = "fail" if on_timeout == "approve" else on_timeout
-    decision = _decision_after(ctx, step)
+    decision = decision_after(ctx, step)
+    if decision is not None and not decision.audit:
+        # The workflow itself asks, whatever its table calls the target, so this answer was certain to be looked at.
+        decision = decision.model_copy(update={"propensity": 1.0})
     due_at = workflow.now() + sla
     while True:
         request = ReviewRequest(
-            title=_cut(title or f"{step}: {json.dumps(value, ensure_ascii=False)}", 120),
+            title=cut(title or f"{step}: {json.dumps(value, ensure_ascii=False)}", 120),
             queue=queue,
             answer=value,
             answer_schema=schema,
             allowed=list(allowed),
             reviewers=list(reviewers),
-            prompt=_cut(prompt, PROMPT_LIMIT),
+            prompt=cut(prompt, PROMPT_LIMIT),
             trace=ctx.trace(step) or (ctx.thought_traces[-1] if ctx.thought_traces else None),
             decision=decision,
-            why=_cut(why, 500),
+            why=cut(why, 500),
             sla_s=max((due_at - workflow.now()).total_seconds(), 1.0),
             on_timeout=on_timeout,
             lease_s=lease.total_seconds(),
@@ -139,7 +144,7 @@ async def human_review(
                 final = adapter.validate_json(json.dumps(outcome.value))
             except ValidationError as error:
                 said = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the answer'}: {p['msg']}" for p in error.errors())
-                why = f"{outcome.reviewer}'s edit {_cut(json.dumps(outcome.value), 200)} is refused by the type: {said}"
+                why = f"{outcome.reviewer}'s edit {cut(json.dumps(outcome.value), 200)} is refused by the type: {said}"
                 continue
         return Reviewed(final, outcome.verdict, outcome.reviewer, outcome.comment, outcome.timed_out, id)
 
@@ -160,9 +165,9 @@ async def _ask(ctx: Context, step: str, request: ReviewRequest, task_queue: str)
                 request,
                 id=id,
                 task_queue=task_queue,
-                memo={SUMMARY_MEMO: _opening(id, request)},
+                memo={SUMMARY_MEMO: opening(id, request)},
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-                static_summary=_cut_bytes(f"review · {request.title}", SUMMARY_LIMIT_BYTES),
+                static_summary=cut_bytes(f"review · {request.title}", SUMMARY_LIMIT_BYTES),
             )
         except WorkflowAlreadyStartedError:
             continue  # an earlier run of this workflow id left a review open: take the next number
@@ -171,42 +176,3 @@ async def _ask(ctx: Context, step: str, request: ReviewRequest, task_queue: str)
                 raise ReviewTimedOut(error.cause.message) from error
             raise
         return id, outcome
-
-
-def _opening(id: str, request: ReviewRequest) -> ReviewSummary:
-    """The item's row before its own workflow runs, so that a list shows it even when no worker does."""
-    now = workflow.now()
-    due_at = now + timedelta(seconds=request.sla_s)
-    return summarize(request, ReviewState(id=id, status="open", opened_at=now, due_at=due_at, version=1))
-
-
-def _latest_step(ctx: Context) -> str:
-    if ctx.decisions:
-        return ctx.decisions[-1].after
-    return ctx.thought_traces[-1].action if ctx.thought_traces else "review"
-
-
-def _decision_after(ctx: Context, step: str) -> RouteDecision | None:
-    return next((decision for decision in reversed(ctx.decisions) if decision.after == step), None)
-
-
-def _adapter(answer: T, output: type[T] | None) -> tuple[TypeAdapter[T], dict[str, Any]]:
-    """How to read and write the answer, and its JSON schema."""
-    if output is None and answer is None:
-        return TypeAdapter(Any), {}
-    try:
-        adapter: TypeAdapter[T] = TypeAdapter(output or type(answer))
-        return adapter, adapter.json_schema()
-    except Exception as error:
-        raise DefinitionError(
-            f"a {type(answer).__name__} cannot be reviewed: pydantic cannot describe it as JSON ({error}): "
-            "pass a pydantic model, str, int, float, bool, an enum, a list or a dict"
-        ) from error
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _cut_bytes(text: str, limit: int) -> str:
-    return text.encode()[:limit].decode(errors="ignore")

@@ -68,6 +68,8 @@ class ReviewRequest(WireModel):
     lease_s: LeaseSeconds = DEFAULT_LEASE_S
     """How long a claim lasts unless the claim says otherwise."""
     origin: Origin | None = None
+    audit: bool = False
+    """Nobody waits for the decision: the answer was accepted, and drawn at random to see how good such answers are."""
     search_attributes: bool = False
     """Whether the namespace has Wonder's search attributes; setting one that is missing blocks the review."""
 

@@ -30,6 +30,7 @@ from wonder.routing.syntax import (
     canonical,
 )
 from wonder.trace.schema import ThoughtTrace
+from wonder.trace.signals import SIGNALS
 
 
 class Checker:
@@ -116,8 +117,12 @@ class Checker:
         if path.root == "thought_trace" and path.steps:
             self._check_switched_on(path)
         for at, step in enumerate(path.steps):
-            if path.root == "thought_trace" and path.steps[:at] == ("active_concepts",):
+            if path.root == "thought_trace" and path.steps[:at] in (("active_concepts",), ("concept_sites",)):
                 self._check_concept(step, path.spans[at + 1])
+            if path.root == "thought_trace" and path.steps[:at] == ("claims",):
+                self._check_claim(step, path.spans[at + 1])
+            if path.root == "thought_trace" and path.steps[:at] == ("signals",):
+                self._check_signal(step, path.spans[at + 1])
             kind = self._step(kind, step, path.spans[at + 1])
         return kind
 
@@ -127,7 +132,7 @@ class Checker:
         if setting is None and self.schema.capture and len(path.steps) > 1:
             setting, what = unread_layer(self.schema.capture, field, path.steps[1]), f"{field} of layer {path.steps[1]}"
         if setting is not None:
-            verb = "keep" if setting.startswith("store_in") else "read"
+            verb = "keep" if setting.startswith(("store_in", "detail")) else "read"
             raise self.fail(
                 path.spans[1],
                 f"action {action!r} does not {verb} {what}, so this would always be unknown: "
@@ -141,6 +146,27 @@ class Checker:
                 span,
                 f"action {self.schema.action!r} does not probe {step!r}: {suggestion(str(step), concepts)} "
                 "(concepts are listed in ThoughtCapture(run_concept_probes=[…]))",
+            )
+
+    def _check_claim(self, step: Step, span: Span) -> None:
+        claims = self.schema.claims
+        if claims is not None and step not in claims:
+            raise self.fail(
+                span,
+                f"action {self.schema.action!r} makes no claim {step!r}: {suggestion(str(step), claims)} "
+                "(claims are listed in ActionDef(claims=[…]))",
+            )
+
+    def _check_signal(self, step: Step, span: Span) -> None:
+        signal = SIGNALS.get(str(step))
+        if signal is None:
+            raise self.fail(span, f"there is no signal {str(step)!r}; {suggestion(str(step), list(SIGNALS))}")
+        capture = self.schema.capture
+        if signal.needs and capture is not None and not signal.is_read_by(capture):
+            raise self.fail(
+                span,
+                f"action {self.schema.action!r} does not read what {step!r} is made of, so this would always be "
+                f"unknown: give it ThoughtCapture({signal.needs})",
             )
 
     def _step(self, kind: Kind, step: Step, span: Span) -> Kind:
@@ -235,6 +261,8 @@ class Checker:
         if isinstance(node.item, Text):
             if canonical(node.container) == "thought_trace.active_concepts":
                 self._check_concept(node.item.value, node.item.span)
+            if canonical(node.container) == "thought_trace.signals":
+                self._check_signal(node.item.value, node.item.span)
             names = container.keys if container.name == "map" else inner.members
             self._check_member(node.item, names)
         return BOOL

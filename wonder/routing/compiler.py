@@ -67,8 +67,9 @@ def value(node: Node) -> Run:
             return _arithmetic(op, left, right)
         case If(test, then, other):
             return _if(_truth(test), value(then), value(other))
-        case Threshold(name, risk):
-            return lambda env: _number(env.thresholds.get((name, risk)))
+        case Threshold():
+            key = node.key
+            return lambda env: _number(env.thresholds.get(key))
         case Call("known", (argument,)):
             inner = value(argument)
             return lambda env: inner(env) is not None

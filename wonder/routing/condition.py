@@ -12,7 +12,7 @@ from wonder.routing.kinds import Kind
 from wonder.routing.parser import parse
 from wonder.routing.schema import Schema
 from wonder.routing.source import Span, error
-from wonder.routing.syntax import Arithmetic, Node, Path, Threshold, canonical
+from wonder.routing.syntax import Arithmetic, Node, Path, Threshold, ThresholdKey, canonical
 
 NO_THRESHOLD = "no certified threshold"
 
@@ -80,10 +80,10 @@ class Condition:
         return hash(self.digest)
 
     @property
-    def thresholds(self) -> tuple[tuple[str, float], ...]:
-        """The (name, risk) of every `threshold(…)` in it, to be resolved before it is evaluated."""
+    def thresholds(self) -> tuple[ThresholdKey, ...]:
+        """The (name, risk) of every `threshold(…)` in it, and δ where one is given; what a mapping calls them."""
         found = (node for node in self._inputs if isinstance(node, Threshold))
-        return tuple(dict.fromkeys((node.name, node.risk) for node in found))
+        return tuple(dict.fromkeys(node.key for node in found))
 
     def constant(self) -> bool | None:
         """True or False where that is the only outcome over all known values; None otherwise, or when unsure."""
@@ -107,14 +107,15 @@ class Condition:
                 continue
             values[name] = spelled(found)
             if found is None:
-                unknown[name] = why_unknown(env, node) if isinstance(node, Path) else NO_THRESHOLD
+                why = why_unknown(env, node) if isinstance(node, Path) else env.no_threshold.get(node.key)
+                unknown[name] = why or NO_THRESHOLD
         if not unknown and self.evaluate(env) is None:
             unknown[self.canonical] = "the values are not of the kinds this compares"
         return Readings(values, unknown)
 
-    def because(self, env: Env) -> str:
-        """Why the condition holds, as a clause: `overall_confidence 0.62 is below 0.7`."""
-        return holding(self.node, env)
+    def because(self, env: Env, *, is_true: bool = True) -> str:
+        """Why the condition holds (or does not), as a clause: `overall_confidence 0.62 is below 0.7`."""
+        return holding(self.node, env, is_true)
 
 
 def _inputs(node: Node) -> dict[Path | Threshold | Arithmetic, compiler.Run]:

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from wonder.routing.syntax import Path, Step
+from wonder.routing.syntax import Path, Step, ThresholdKey
 from wonder.trace.schema import ThoughtTrace
 
 LARGEST = int(sys.float_info.max)
 """Magnitude up to which an integer is a finite number."""
 
-Thresholds = Mapping[tuple[str, float], float | None]
-"""(name, risk) → the certified number, or None where none could be certified."""
+Thresholds = Mapping[ThresholdKey, float | None]
+"""(name, risk), or (name, risk, δ) → the certified number, or None where none could be certified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Env:
     state: Any = field(default_factory=dict)
     visits: int = 1
     thresholds: Thresholds = field(default_factory=dict)
+    no_threshold: Mapping[ThresholdKey, str] = field(default_factory=dict)
+    """Why a threshold has no number."""
 
 
 def guard(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from wonder.calibration.certify import DEFAULT_DELTA
 from wonder.errors import ConditionError
 from wonder.routing.syntax import (
     And,
@@ -175,9 +176,9 @@ def is_in(item: Any, container: Expression | Sequence[str | float]) -> Expressio
     return Expression(In(_node(item), Items(tuple(_literal(value) for value in container))))
 
 
-def threshold(name: str, *, risk: float) -> Expression:
-    """The certified number for a target risk."""
-    return Expression(Threshold(name, float(risk)))
+def threshold(name: str, *, risk: float, delta: float = DEFAULT_DELTA) -> Expression:
+    """The certified number for a target risk, kept with probability 1 − `delta`."""
+    return Expression(Threshold(name, float(risk), float(delta)))
 
 
 def _call(function: Function, *arguments: Any) -> Expression:

@@ -16,8 +16,14 @@ def flowchart(spec: TableSpec) -> str:
         left, right = ("[", "]") if name in sources else ("([", "])")
         lines.append(f'    {ids[name]}{left}"{_quoted(name)}"{right}')
     for row in spec.rows:
-        label = " ".join(row.condition.split())
-        lines += [f'    {ids[row.from_]} -->|"{_quoted(label)}"| {ids[target]}' for target in row.targets]
+        said = [" or ".join(row.on_error or ()), " ".join(row.condition.split())]
+        label, stroke = " and ".join(part for part in said if part), "-.->" if row.on_error else "-->"
+        for number, rung in enumerate(row.escalate_to, start=1):
+            again = f"{label}: {number}. with {rung}"
+            lines.append(f'    {ids[row.from_]} {stroke}|"{_quoted(again)}"| {ids[row.from_]}')
+        if row.join is not None:
+            label += f" ({row.join.needed(len(row.targets))} of {len(row.targets)} must reach {row.join.at})"
+        lines += [f'    {ids[row.from_]} {stroke}|"{_quoted(label)}"| {ids[target]}' for target in row.targets]
     lines += [f'    {ids[source]} -.->|"unknown"| {ids[target]}' for source, target in unknown]
     return "\n".join(lines) + "\n"
 

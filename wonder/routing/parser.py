@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from wonder.calibration.certify import DEFAULT_DELTA
 from wonder.errors import ConditionError
 from wonder.routing.lexer import Token, tokens
 from wonder.routing.source import Span, error, suggestion
@@ -321,8 +322,17 @@ class _Parser:
         key = self.take()
         if (key.kind, key.text) != ("name", "risk") or not self.accept("="):
             raise self.fail(key.span, f"the second argument of threshold(…) is risk=…: {usage}")
-        risk = self.take()
-        if risk.kind != "number" or not 0 < risk.number < 1:
-            raise self.fail(risk.span, f"the risk is a number between 0 and 1, both excluded: {usage}")
+        risk, delta = self.chance("risk", usage), DEFAULT_DELTA
+        after = self.tokens[min(self.at + 1, len(self.tokens) - 1)]
+        if self.is_at(",") and (after.kind, after.text) == ("name", "delta"):
+            self.at += 2
+            self.expect("=", f"delta: {usage[:-1]}, delta=0.1)")
+            delta = self.chance("delta", usage)
         close = self.expect(")", "the risk")
-        return Threshold(name.text, float(risk.number), start.span.to(close.span))
+        return Threshold(name.text, risk, delta, start.span.to(close.span))
+
+    def chance(self, what: str, usage: str) -> float:
+        token = self.take()
+        if token.kind != "number" or not 0 < token.number < 1:
+            raise self.fail(token.span, f"the {what} is a number between 0 and 1, both excluded: {usage}")
+        return float(token.number)

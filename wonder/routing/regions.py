@@ -13,7 +13,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wonder.routing.kinds import NUMBER, Kind
-from wonder.routing.syntax import And, Bool, Compare, CompareOp, If, In, Items, Node, Not, Number, Or, Text, canonical
+from wonder.routing.syntax import (
+    And,
+    Bool,
+    Compare,
+    CompareOp,
+    If,
+    In,
+    Items,
+    Node,
+    Not,
+    Number,
+    Or,
+    Path,
+    Text,
+    canonical,
+    walk,
+)
 
 MAX_BOXES = 256
 
@@ -97,6 +113,22 @@ def where(node: Node, is_true: bool, kinds: Mapping[int, Kind]) -> list[Box]:
             return _among(item, items, is_true, kinds)
         case _:
             return [{canonical(node): Picks(frozenset({is_true}))}]
+
+
+def same_variables(one: Node, other: Node, kinds: Mapping[int, Kind], others: Mapping[int, Kind]) -> bool:
+    """Whether two conditions constrain the same values, each read straight from a path, and nothing else.
+
+    Only then does a common point of their boxes stand for values that can really occur together.
+
+    Raises:
+        TooComplexError: There are too many boxes to tell.
+    """
+    paths = {canonical(node) for tree in (one, other) for node in walk(tree) if isinstance(node, Path)}
+    variables = [
+        {name for verdict in (True, False) for box in where(tree, verdict, known) for name in box}
+        for tree, known in ((one, kinds), (other, others))
+    ]
+    return variables[0] == variables[1] and variables[0] <= paths
 
 
 def meet(regions: Sequence[Sequence[Box]]) -> list[Box]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wonder.errors import ConditionError, TableError
+from wonder.errors import ConditionError, TableError, by_name
 from wonder.routing.condition import Condition
 from wonder.routing.schema import Action, Schema
 from wonder.routing.transition import OTHERWISE, TableSpec, Transition
@@ -19,16 +19,28 @@ class Row:
     """How errors call it: `row 2 after 'classify'`."""
     transition: Transition
     condition: Condition | None
+    until: Condition | None = None
+    """`holds_until`, compiled."""
 
     @property
     def text(self) -> str:
         """The condition as written."""
-        return self.condition.source if self.condition else OTHERWISE
+        return self.condition.source if self.condition else ERROR if self.transition.on_error else OTHERWISE
 
     @property
     def digest(self) -> str:
         """Of the condition; `otherwise` is its own."""
-        return self.condition.digest if self.condition else OTHERWISE
+        return self.condition.digest if self.condition else ERROR if self.transition.on_error else OTHERWISE
+
+
+ERROR = "error"
+"""What stands for the condition of a row that is taken at its errors, whatever else."""
+
+
+def lineage(error: str) -> frozenset[str]:
+    """The name of an error and of everything above it in the tree of `wonder.errors`."""
+    kind = by_name(error)
+    return frozenset({error}) if kind is None else frozenset(found.__name__ for found in kind.__mro__)
 
 
 def prepare(spec: TableSpec, actions: Mapping[str, Action], state: Any) -> dict[str, tuple[Row, ...]]:
@@ -51,16 +63,22 @@ def prepare(spec: TableSpec, actions: Mapping[str, Action], state: Any) -> dict[
 
 def _row(number: int, transition: Transition, schema: Schema) -> Row:
     label = f"row {number} after {transition.from_!r}" + (f" ({transition.name!r})" if transition.name else "")
-    condition = None
-    if not transition.is_otherwise:
-        try:
-            condition = Condition.compile(transition.condition, schema)
-        except ConditionError as error:
-            hint = ""
-            if str(error).startswith("always true"):
-                hint = f'\n  A row that is always taken has the condition "{OTHERWISE}".'
-            raise ConditionError(f"{label}: {error}{hint}") from None
-    return Row(transition.name or f"row {number}", label, transition, condition)
+    condition = until = None
+    if transition.condition.strip() and not transition.is_otherwise:
+        condition = _compile(label, transition.condition, schema)
+    if transition.holds_until is not None:
+        until = _compile(f"{label}, holds_until", transition.holds_until, schema)
+    return Row(transition.name or f"row {number}", label, transition, condition, until)
+
+
+def _compile(label: str, text: str, schema: Schema) -> Condition:
+    try:
+        return Condition.compile(text, schema)
+    except ConditionError as error:
+        hint = ""
+        if str(error).startswith("always true"):
+            hint = f'\n  A row that is always taken has the condition "{OTHERWISE}".'
+        raise ConditionError(f"{label}: {error}{hint}") from None
 
 
 def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -71,4 +89,4 @@ def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
     if all(row.transition.priority is None for row in rows):
         return tuple(rows)
     # Python's sort is stable, so rows of one priority stay in the order of the table.
-    return tuple(sorted(rows, key=lambda row: (row.condition is None, -(row.transition.priority or 0))))
+    return tuple(sorted(rows, key=lambda row: (row.transition.is_otherwise, -(row.transition.priority or 0))))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from wonder.errors import TableError
 from wonder.routing import regions
+from wonder.routing.audit import is_accepted, review_nodes
 from wonder.routing.rows import Row
 from wonder.routing.source import suggestion
 from wonder.routing.transition import HitPolicy, TableSpec
@@ -52,6 +53,11 @@ def _check_reachable(row: Row, earlier: Sequence[Row], policy: HitPolicy) -> Non
                 f"{row.label}: {row.text!r} and {_told(other)} hold together wherever one of them does, "
                 "and the hit policy 'unique' allows one true row: make them exclude each other"
             )
+        if policy == "unique" and _overlap(other, row):
+            raise TableError(
+                f"{row.label}: {row.text!r} and {_told(other)} can be true together, "
+                "and the hit policy 'unique' allows one true row: make them exclude each other"
+            )
         if policy == "all" and other.digest == row.digest and other.transition.targets == row.transition.targets:
             raise TableError(f"{row.label} repeats {_told(other)}: remove one")
     if policy == "first" and len(earlier) > 1 and _covers(earlier, row):
@@ -70,6 +76,18 @@ def _covers(earlier: Sequence[Row], row: Row) -> bool:
     try:
         outside = [regions.where(condition.node, False, condition.kinds) for condition in conditions]
         return not regions.meet([regions.where(row.condition.node, True, row.condition.kinds), *outside])
+    except regions.TooComplexError:
+        return False
+
+
+def _overlap(one: Row, other: Row) -> bool:
+    """Whether two conditions that read the same numbers are true for some of them together."""
+    if one.condition is None or other.condition is None:
+        return False
+    a, b = one.condition, other.condition
+    try:
+        met = regions.meet([regions.where(item.node, True, item.kinds) for item in (a, b)])
+        return bool(met) and regions.same_variables(a.node, b.node, a.kinds, b.kinds)
     except regions.TooComplexError:
         return False
 
@@ -99,14 +117,38 @@ def check_targets(spec: TableSpec, sources: Collection[str], actions: Collection
         _check_spelling(place, target, known, spec)
 
 
+def check_audits(spec: TableSpec, nodes: Collection[str]) -> None:
+    """Audits are drawn among accepted answers, and `reviews` are targets of the table.
+
+    Raises:
+        TableError: Otherwise.
+    """
+    for review in spec.reviews or ():
+        if review not in nodes:
+            raise TableError(f"reviews: nothing goes to {review!r}: {suggestion(review, nodes)}")
+    reviews = review_nodes(spec)
+    for number, row in enumerate(spec.rows, start=1):
+        if row.audit_rate and not is_accepted(row.from_, row.targets, reviews):
+            raise TableError(
+                f"row {number} (after {row.from_!r}, condition {row.condition!r}): audit_rate is for accepted answers, "
+                f"and this row goes to {' and '.join(row.targets)}: remove it, or put it on the row that accepts"
+            )
+
+
 def _targets(spec: TableSpec) -> Iterable[tuple[str, str]]:
     yield "on_unknown of the table:", spec.on_unknown
+    if spec.on_exhausted:
+        yield "on_exhausted of the table:", spec.on_exhausted
     for row in spec.rows:
         label = f"after {row.from_!r}, condition {row.condition!r}:"
         for target in row.targets:
             yield f"{label} the target", target
         if row.on_unknown:
             yield f"{label} on_unknown", row.on_unknown
+        if row.join is not None:
+            yield f"{label} the join at", row.join.at
+            if row.join.otherwise:
+                yield f"{label} the join's otherwise", row.join.otherwise
 
 
 def _check_spelling(place: str, target: str, known: Sequence[str], spec: TableSpec) -> None:
@@ -123,13 +165,27 @@ def _check_spelling(place: str, target: str, known: Sequence[str], spec: TableSp
 
 def loops(spec: TableSpec) -> set[str]:
     """The actions that a run can come back to."""
-    ways: dict[str, set[str]] = {}
+    roads = ways(spec)
+    return {start for start in roads if start in reachable(start, roads)}
+
+
+def ways(spec: TableSpec) -> dict[str, set[str]]:
+    """Action → everything that may come right after it."""
+    found: dict[str, set[str]] = {}
     for row in spec.rows:
-        ways.setdefault(row.from_, set()).update(row.targets, [row.on_unknown or spec.on_unknown])
-    return {start for start in ways if start in _reachable(start, ways)}
+        targets = found.setdefault(row.from_, set())
+        targets.update(row.targets, [row.on_unknown or spec.on_unknown])
+        if row.escalate_to:
+            targets.add(row.from_)
+        if row.join is not None:
+            targets.update([row.join.at, row.join.otherwise or spec.on_unknown])
+        if spec.budget is not None:
+            targets.add(spec.on_exhausted or spec.on_unknown)
+    return found
 
 
-def _reachable(start: str, ways: Mapping[str, set[str]]) -> set[str]:
+def reachable(start: str, ways: Mapping[str, set[str]]) -> set[str]:
+    """Everything that may come after a node, however much later."""
     found: set[str] = set()
     todo = [start]
     while todo:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wonder.calibration.certify import DEFAULT_DELTA
 from wonder.routing.lexer import RESERVED
 from wonder.routing.source import NOWHERE, Span
 
@@ -15,6 +16,9 @@ Function = Literal["known", "abs", "len", "min", "max"]
 
 Step = str | int
 """A field or a key by its name, or an entry of a list by its number."""
+
+ThresholdKey = tuple[str, float] | tuple[str, float, float]
+"""(name, risk), and δ where it is not the usual one."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -153,11 +157,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The number below which more than a share `risk` of the answers would be wrong; resolved outside."""
+    """The number from which at most a share `risk` of the answers is wrong, with probability 1 − `delta`."""
 
     name: str
     risk: float
+    delta: float = DEFAULT_DELTA
     span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def key(self) -> ThresholdKey:
+        """What it is called in a mapping of thresholds: (name, risk), and δ where it is not the usual one."""
+        return (self.name, self.risk) if self.delta == DEFAULT_DELTA else (self.name, self.risk, self.delta)
 
 
 Node = Literals | Path | Negative | Arithmetic | Compare | In | Not | And | Or | If | Call | Threshold
@@ -272,8 +282,9 @@ def _spell(node: Node) -> tuple[int, str]:
             return _IF, f"{_write(then, _OR)} if {_write(test, _OR)} else {_write(other, _IF)}"
         case Call(function, arguments):
             return _PRIMARY, f"{function}({', '.join(_write(part, _IF) for part in arguments)})"
-        case Threshold(name, risk):
-            return _PRIMARY, f"threshold({text_literal(name)}, risk={number_text(risk)})"
+        case Threshold(name, risk, delta):
+            tail = "" if delta == DEFAULT_DELTA else f", delta={number_text(delta)}"
+            return _PRIMARY, f"threshold({text_literal(name)}, risk={number_text(risk)}{tail})"
 
 
 def _container(container: Node | Items) -> str:

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
+from wonder.routing.budget import Budget
 from wonder.routing.expression import Expression
+from wonder.routing.join import Join
+from wonder.routing.retry import Retry
 from wonder.routing.schema import Action
 from wonder.wire import Settings
 
@@ -19,6 +22,9 @@ OnLoopLimit = Literal["route", "raise"]
 
 Node = Annotated[str, Field(min_length=1, pattern=r"^\S(.*\S)?$")]
 """The name of an action, a review queue or an end."""
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+"""A share, in [0, 1]."""
 
 
 class Transition(Settings):
@@ -34,8 +40,8 @@ class Transition(Settings):
     """The action that has just run."""
     to: Node | Annotated[list[Node], Field(min_length=1)]
     """Where to go; a list goes to all of them at once."""
-    condition: str
-    """A condition (see `docs/conditions.md`), or `otherwise`."""
+    condition: str = ""
+    """A condition (see `docs/conditions.md`), or `otherwise`; only a row with `on_error` may go without."""
     name: str = ""
     """Shown in decisions; by default `row 1`, `row 2`, …"""
     priority: int | None = None
@@ -46,6 +52,19 @@ class Transition(Settings):
     """The least `confidence_status` a trace needs; with a lower one the row is unknown, not skipped."""
     max_visits: int | None = Field(default=None, ge=1)
     """This row is taken only while the action has not run more often than this; then `on_unknown` is."""
+    audit_rate: Rate | None = None
+    """Share of the answers accepted by this row that a person looks at as well; by default the table's."""
+    holds_until: str | None = None
+    """Hysteresis: once taken, the row holds at the action's next visits until this condition is true."""
+    retry_with: Retry | None = None
+    """What is changed when `to` runs."""
+    escalate_to: list[Retry] = Field(default_factory=list)
+    """A ladder: each time the row is true the action runs again on the next rung; after the last one, on to `to`."""
+    on_error: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of errors (see `wonder.errors`): the row is looked at when the action fails with one of them, or with one
+    below it in the tree, and never otherwise."""
+    join: Join | None = None
+    """Where several targets meet again, and how many of them must arrive."""
 
     _actions: list[Any] = PrivateAttr(default_factory=list)
 
@@ -56,12 +75,18 @@ class Transition(Settings):
             *,
             from_: str | Action,
             to: str | Action | Sequence[str | Action],
-            condition: str | Expression,
+            condition: str | Expression = "",
             name: str = "",
             priority: int | None = None,
             on_unknown: str | Action | None = None,
             requires_status: Literal["calibrated", "uncalibrated"] | None = None,
             max_visits: int | None = None,
+            audit_rate: float | None = None,
+            holds_until: str | Expression | None = None,
+            retry_with: Retry | str | None = None,
+            escalate_to: Sequence[Retry | str] = (),
+            on_error: str | Sequence[str] | None = None,
+            join: Join | None = None,
         ) -> None: ...
 
     @model_validator(mode="wrap")
@@ -79,10 +104,21 @@ class Transition(Settings):
         row._actions = found
         return row
 
-    @field_validator("condition", mode="before")
+    @field_validator("condition", "holds_until", mode="before")
     @classmethod
     def _spell(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Expression) else value
+
+    @field_validator("on_error", mode="before")
+    @classmethod
+    def _one_error_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not self.condition.strip() and self.on_error is None:
+            raise ValueError(f"a row needs a condition, {OTHERWISE!r} or on_error")
+        return self
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -92,7 +128,7 @@ class Transition(Settings):
     @property
     def is_otherwise(self) -> bool:
         """Whether this is the row taken when no other is true."""
-        return self.condition.strip() == OTHERWISE
+        return self.on_error is None and self.condition.strip() == OTHERWISE
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -125,3 +161,11 @@ class TableSpec(Settings):
     """How often an action may run; None: 10 times where it lies on a loop, without limit elsewhere."""
     on_loop_limit: OnLoopLimit = "route"
     """`route`: to `on_unknown`. `raise`: `LoopLimit`."""
+    audit_rate: Rate = 0.0
+    """Share of the accepted answers that a person looks at as well, while the run goes on."""
+    reviews: list[Node] | None = None
+    """The targets at which a person looks, which are never audited; None: those that unknown goes to."""
+    budget: Budget | None = None
+    """What a run may use."""
+    on_exhausted: Node | None = None
+    """Where to go when the next call would go over the budget; None: `on_unknown`."""

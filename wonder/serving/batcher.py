@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from wonder.actions.contracts import ThinkRequest
@@ -12,6 +13,28 @@ from wonder.trace.schema import AgentMessage
 
 HELPERS = 4
 """Threads that tokenize prompts and write artifacts, so that neither the event loop nor the model waits for it."""
+
+
+class Token(Protocol):
+    """A token, as it comes; `wonder.engine.job.TokenEvent` is one."""
+
+    @property
+    def index(self) -> int:
+        """Counted from 0."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What became certain with it."""
+        ...
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability under the raw logits; None where it is not read."""
+        ...
+
+
+OnToken = Callable[[Token], None]
 
 
 class Handle(Protocol):
@@ -33,8 +56,8 @@ class Handle(Protocol):
 class Engine(Protocol):
     """What is served: `wonder.engine.TraceEngine`, or anything that answers like it."""
 
-    def submit(self, request: ThinkRequest) -> Handle:
-        """Queue a request; raises what is wrong with it."""
+    def submit(self, request: ThinkRequest, *, on_token: OnToken | None = None) -> Handle:
+        """Queue a request; raises what is wrong with it. Every token is told as it comes, on any thread."""
         ...
 
 
@@ -62,8 +85,13 @@ class Batcher:
             handle.cancel()
         self._helpers.shutdown(wait=True, cancel_futures=True)
 
-    async def submit(self, request: ThinkRequest) -> AgentMessage:
+    async def submit(self, request: ThinkRequest, *, on_token: OnToken | None = None) -> AgentMessage:
         """Have a request answered.
+
+        Args:
+            request: Checked by the engine.
+            on_token: Told of every token as it comes, in the event loop; where it raises, the loop's own handler is
+                told, and the answer goes on.
 
         Raises:
             WonderError: What the engine says about this request.
@@ -74,7 +102,7 @@ class Batcher:
             waited_s = loop.time() - asked_s
             self._check_open()
             try:
-                message = await self._answer(loop, request)
+                message = await self._answer(loop, request, on_token)
             except WonderError:
                 raise
             except Exception as error:
@@ -88,8 +116,13 @@ class Batcher:
         if self._closed:
             raise EngineFailed("the worker stopped before this request was answered")
 
-    async def _answer(self, loop: asyncio.AbstractEventLoop, request: ThinkRequest) -> AgentMessage:
-        entering = loop.run_in_executor(self._helpers, self.engine.submit, request)
+    async def _answer(
+        self, loop: asyncio.AbstractEventLoop, request: ThinkRequest, on_token: OnToken | None
+    ) -> AgentMessage:
+        submit = (
+            self.engine.submit if on_token is None else partial(self.engine.submit, on_token=_within(loop, on_token))
+        )
+        entering = loop.run_in_executor(self._helpers, submit, request)
         try:
             handle = await asyncio.shield(entering)
         except asyncio.CancelledError:
@@ -112,6 +145,16 @@ class Batcher:
             raise
         finally:
             self._open.discard(handle)
+
+
+def _within(loop: asyncio.AbstractEventLoop, on_token: OnToken) -> OnToken:
+    """From the engine's thread into the event loop."""
+
+    def tell(token: Token) -> None:
+        with suppress(RuntimeError):  # the event loop may have closed meanwhile
+            loop.call_soon_threadsafe(on_token, token)
+
+    return tell
 
 
 def _cancel_late(entering: "asyncio.Future[Handle]") -> None:

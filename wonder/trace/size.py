@@ -4,23 +4,43 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from wonder.trace.injection import InjectionRecord
 from wonder.trace.schema import TRACE_LIMIT_BYTES, KeyAttentionPair, Quantiles, ThoughtTrace
 
 Moved = dict[str, list[Any]]
 """Field, or `field.key` of a mapping → the values that left the trace, one entry per token, layer or expert."""
 
-DIGITS: Final = {"token_confidences": 6, "generation_probs": 5, "layer_norms": 5, "representation_shifts": 5}
+DIGITS: Final = {
+    "token_confidences": 6,
+    "token_log_probs": 6,
+    "top5_negentropy": 6,
+    "self_certainty": 6,
+    "boosted_probs": 6,
+    "generation_probs": 5,
+    "layer_norms": 5,
+    "representation_shifts": 5,
+}
 """Significant digits kept per field; 4 elsewhere."""
 PER_TOKEN: Final = (
     "top_alternatives",
+    "boosted_probs",
+    "self_certainty",
+    "top5_negentropy",
     "generation_probs",
     "token_margins",
     "logits_entropy",
+    "token_log_probs",
     "token_confidences",
     "tokens",
 )
 """In the order in which they go."""
+TOKEN_NUMBERS: Final = PER_TOKEN[1:-1]
 PER_LAYER: Final = (
+    "previous_token_attention",
+    "lookback_ratio",
+    "rauq_layers",
+    "prompt_attention_entropy",
+    "prompt_attention_entropy_normalized",
     "attention_sink_mass",
     "attention_entropy",
     "attention_entropy_normalized",
@@ -68,7 +88,7 @@ def rounded(trace: ThoughtTrace) -> ThoughtTrace:
     """The trace with numbers cut to 4-6 significant digits; sums and products were taken before."""
     update: dict[str, Any] = {
         name: None if values is None else [_round(value, DIGITS.get(name, 4)) for value in values]
-        for name in (*PER_TOKEN[1:5], *PER_LAYER)
+        for name in (*TOKEN_NUMBERS, *PER_LAYER)
         for values in [getattr(trace, name)]
     }
     update["top_alternatives"] = [
@@ -81,12 +101,35 @@ def rounded(trace: ThoughtTrace) -> ThoughtTrace:
     update["expert_distribution"] = {
         key: [_round(value, 4) for value in values] for key, values in trace.expert_distribution.items()
     }
+    update["logit_lens"] = [
+        item.model_copy(
+            update={
+                "log_probability": _round(item.log_probability, 6),
+                "first_share": _round(item.first_share, 6),
+            }
+        )
+        for item in trace.logit_lens
+    ]
+    update["router_entropy"] = {key: _round(value, 6) for key, value in trace.router_entropy.items()}
     update["field_confidences"] = {
         key: value.model_copy(update={"confidence": _round(value.confidence, 6)})
         for key, value in trace.field_confidences.items()
     }
+    update["least_certain"] = [
+        doubt.model_copy(
+            update={
+                "confidence": _round(doubt.confidence, 4),
+                "alternatives": [
+                    item.model_copy(update={"probability": _round(item.probability, 4)}) for item in doubt.alternatives
+                ],
+            }
+        )
+        for doubt in trace.least_certain
+    ]
     update["active_concepts"] = {key: _round(value, 6) for key, value in trace.active_concepts.items()}
-    update["overall_confidence"] = _round(trace.overall_confidence, 6)
+    update["signals"] = {key: _round(value, 6) for key, value in trace.signals.items()}
+    for name in ("overall_confidence", "rauq", "attention_score"):
+        update[name] = _round(getattr(trace, name), 6)
     if trace.compressed_state is not None:
         # Its maker has rounded it already, and a probe's coordinates to all that float32 has.
         values = [_round(value, 7) for value in trace.compressed_state.values]
@@ -110,11 +153,11 @@ def strip_to_scalars(trace: ThoughtTrace, destination: str) -> ThoughtTrace:
     """The trace without its arrays: what travels when the whole trace is stored as an artifact."""
     original, trace = trace, rounded(trace)
     moved: Moved = {}
-    for field in ("top_alternatives", "key_attention_pairs", *PER_TOKEN[1:], *PER_LAYER):
+    for field in ("top_alternatives", "key_attention_pairs", "logit_lens", *PER_TOKEN[1:], *PER_LAYER):
         trace = _move_list(trace, original, moved, field, destination)
-    for field in ("expert_selections", "expert_distribution"):
+    for field in ("expert_selections", "expert_distribution", "router_entropy", "shared_experts"):
         trace = _move_mapping(trace, original, moved, field, destination)
-    return trace
+    return trace.model_copy(update={"time_bins": None, "least_certain": []})
 
 
 Step = Callable[[ThoughtTrace, ThoughtTrace, Moved, str], ThoughtTrace]
@@ -133,7 +176,12 @@ def _steps() -> list[Step]:
         *map(listed, PER_TOKEN),
         mapped("expert_distribution"),
         mapped("expert_selections"),
+        mapped("router_entropy"),
+        mapped("shared_experts"),
         listed("key_attention_pairs"),
+        listed("logit_lens"),
+        listed("least_certain"),
+        _drop_bins,
         *map(listed, PER_LAYER),
         _drop_state,
         _thin_fields,
@@ -180,10 +228,10 @@ def _move_list(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, field:
     whole = getattr(original, field)
     moved[field] = _plain(whole)
     update: dict[str, Any] = {
-        field: None if field == "generation_probs" else [],
+        field: None if ThoughtTrace.model_fields[field].default is None else [],
         "missing": trace.missing | {field: f"{len(whole)} entries {destination}, to keep the trace small"},
     }
-    if field in DIGITS or field in PER_TOKEN[1:5] or field in PER_LAYER:
+    if field in DIGITS or field in TOKEN_NUMBERS or field in PER_LAYER:
         summary = quantiles(whole)
         if summary is not None:
             update["quantiles"] = trace.quantiles | {field: summary}
@@ -193,12 +241,21 @@ def _move_list(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, field:
 def _move_mapping(
     trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, field: str, destination: str
 ) -> ThoughtTrace:
-    whole: Mapping[str, list[Any]] = getattr(original, field)
+    whole: Mapping[str, Any] = getattr(original, field)
     if not getattr(trace, field):
         return trace
-    moved.update({f"{field}.{key}": list(values) for key, values in whole.items()})
+    tables = {key: values if isinstance(values, list) else [values] for key, values in whole.items()}
+    moved.update({f"{field}.{key}": list(values) for key, values in tables.items()})
     note = f"{len(whole)} tables {destination}, to keep the trace small"
     return trace.model_copy(update={field: {}, "missing": trace.missing | {field: note}})
+
+
+def _drop_bins(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, destination: str) -> ThoughtTrace:
+    if original.time_bins is None:
+        return trace
+    moved["time_bins"] = [original.time_bins.model_dump()]
+    note = f"{len(original.time_bins.tables)} tables {destination}, to keep the trace small"
+    return trace.model_copy(update={"time_bins": None, "missing": trace.missing | {"time_bins": note}})
 
 
 def _drop_state(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, destination: str) -> ThoughtTrace:
@@ -236,6 +293,9 @@ def _shorten_texts(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, de
             "confidence_reason": None if trace.confidence_reason is None else trace.confidence_reason[:NAME_LIMIT],
             "missing": short(trace.missing),
             "bundles": short(trace.bundles),
+            "claims": {},
+            "signals": dict(list(trace.signals.items())[: 2 * DOUBTFUL]),
+            "injection": _short_record(trace),
             "artifacts": [item.model_copy(update={"tensors": {}}) for item in trace.artifacts[:8]],
             "active_concepts": dict(list(trace.active_concepts.items())[: 2 * DOUBTFUL]),
         }
@@ -254,12 +314,23 @@ def _bare(trace: ThoughtTrace, original: ThoughtTrace, moved: Moved, destination
         prompt_tokens=trace.prompt_tokens,
         finish_reason=trace.finish_reason,
         overall_confidence=trace.overall_confidence,
+        rauq=trace.rauq,
+        attention_score=trace.attention_score,
         confidence_method=trace.confidence_method,
         confidence_status=trace.confidence_status,
         confidence_reason=None if trace.confidence_reason is None else trace.confidence_reason[:40],
+        injection=_short_record(trace),
         missing={"trace": f"names and reasons were too long; all else {destination}"[:NAME_LIMIT]},
         timings=trace.timings,
     )
+
+
+def _short_record(trace: ThoughtTrace) -> InjectionRecord | None:
+    """What was put into the model is kept to the last, under a name of sane length."""
+    record = trace.injection
+    if record is None or record.bundle is None:
+        return record
+    return record.model_copy(update={"bundle": record.bundle[:NAME_LIMIT]})
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:

@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 
 async def eventually(read: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
-    """Read again and again until it holds; fail after ten seconds."""
-    async with asyncio.timeout(10):
+    """Read again and again until it holds; fail after a minute, which only a broken server takes."""
+    async with asyncio.timeout(60):
         while not holds(found := await read()):  # noqa: ASYNC110 - the server changes it, there is no event to wait for
             await asyncio.sleep(0.05)
     return found

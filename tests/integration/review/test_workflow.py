@@ -150,11 +150,11 @@ async def test_the_same_update_id_gives_the_same_result_from_any_client(ask: Ope
 
 async def test_a_lease_that_ends_gives_the_item_back(ask: Opener, reviews: ReviewClient) -> None:
     handle = await ask()
-    await reviews.claim(handle.id, "ana", lease_s=1)
+    await reviews.claim(handle.id, "ana", lease_s=300)
     with pytest.raises(ClaimConflict):
         await reviews.claim(handle.id, "bob")
-    await asyncio.sleep(1.3)
-    view = await reviews.show(handle.id)
+    await reviews.renew(handle.id, "ana", lease_s=1)
+    view = await eventually(lambda: reviews.show(handle.id), lambda view: view.status != "claimed")
     assert (view.status, view.assignee, view.lease_until) == ("open", "", None)
     assert (view.log[-1].what, view.log[-1].note) == ("lease_expired", "ana")
     with pytest.raises(ClaimConflict, match="does not hold"):
@@ -260,7 +260,7 @@ async def test_a_worker_without_a_cache_replays_every_step(client: Client, revie
     async with Worker(client, task_queue=queue, workflows=[HumanReview], max_cached_workflows=0):
         handle = await Opener(client, queue)()
         await reviews.claim(handle.id, "ana", lease_s=1)
-        await asyncio.sleep(1.2)
+        await eventually(lambda: reviews.show(handle.id), lambda view: view.status != "claimed")
         await reviews.claim(handle.id, "bob")
         await reviews.comment(handle.id, "bob", "mine now")
         await reviews.decide(handle.id, "edit", "bob", value={"team": "legal", "urgency": 1})

@@ -133,6 +133,14 @@ def test_a_constraint_that_would_do_nothing_is_refused() -> None:
     ActionDef(name="a", prompt="x", output=Annotated[str, Field(max_length=3)], constrained=True)
 
 
+@pytest.mark.parametrize("output", [list[Literal[9007199254741505]], Annotated[int, Field(ge=-(2**63))]])
+def test_a_constraint_that_cannot_be_kept_to_the_last_digit_is_refused(output: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"beyond ±2⁵³.*make it a string"):
+        ActionDef(name="a", prompt="x", output=output, constrained=True)
+    assert ActionDef(name="a", prompt="x", output=output).output_schema
+    assert ActionDef(name="a", prompt="x", output=Literal[9007199254741505, 7], constrained=True).constrained
+
+
 @pytest.mark.parametrize(("output", "text", "value"), [(Literal[1, 2], "2", 2), (Literal[True], "true", True)])
 def test_numbers_and_flags_of_a_literal_are_read_from_plain_text(output: Any, text: str, value: object) -> None:
     assert ActionDef(name="a", prompt="x", output=output).parse(text) == value

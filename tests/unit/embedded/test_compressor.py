@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from lens_training.support_desk.compressor import fit_compressor
+from lens_training.support_desk.compressor import Method, fit_compressor
 from wonder.compression.bundle import load_compressor
 from wonder.embedded import SUPPORT_DESK, embedded_compressors, embedded_path, embedded_probes
 from wonder.embedded.world import prompt, tickets
@@ -54,14 +53,27 @@ def test_a_probe_is_read_again_from_the_smallest_code_in_a_trace(engine: TraceEn
     assert logits[0] == pytest.approx(logits[1], abs=1e-2)
 
 
-def test_fitting_again_on_few_tickets_gives_a_bundle_that_fits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["pca", "learned"])
+def test_fitting_again_on_few_tickets_gives_a_bundle_that_fits(
+    method: Method, tmp_path: Path, engine: TraceEngine
+) -> None:
     model = folder(embedded_path(SUPPORT_DESK))
     for file in model.iterdir():
         (tmp_path / file.name).symlink_to(file, target_is_directory=file.is_dir())
     (tmp_path / "compressors").unlink()
     fitted = fit_compressor(
-        tmp_path, train=tickets(40, seed=1, split="train"), held_out=tickets(20, seed=2, split="held_out")
+        tmp_path,
+        train=tickets(40, seed=1, split="train"),
+        held_out=tickets(20, seed=2, split="held_out"),
+        method=method,
+        steps=20,
     )
+    assert fitted.id == load_compressor(tmp_path / "compressors" / method).id
+    fitted.check_fits(engine.info.fingerprint, engine.info.d_model, engine.info.n_layers)
     assert (fitted.manifest.train_count, fitted.manifest.held_out_count) == (40, 20)
     assert fitted.manifest.probe_dims == 1
-    assert torch.isfinite(fitted.basis.basis_KD).all()
+    assert fitted.manifest.dims == (128 if method == "pca" else 64)
+    for rows in (fitted.manifest.metrics, fitted.manifest.pca_metrics):
+        assert [row.dims for row in rows][:2] == ([] if rows == [] else [8, 16])
+        assert all((row.probe_logit_error or 0) < 1e-3 and row.kl_nats is not None for row in rows)
+    assert bool(fitted.manifest.pca_metrics) == (method == "learned")

@@ -35,6 +35,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: hf.GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2
     ),
+    "gemma": lambda: hf.GemmaConfig(**COMMON, head_dim=8),
+    "phi3": lambda: hf.Phi3Config(**COMMON, sliding_window=8),
     "gemma2": lambda: hf.Gemma2Config(
         **COMMON, head_dim=8, sliding_window=8, query_pre_attn_scalar=8, attn_logit_softcapping=2.0
     ),
@@ -67,6 +69,39 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         qk_rope_head_dim=8,
         v_head_dim=8,
         n_shared_experts=1,
+    ),
+    "llama4_scout": lambda: hf.Llama4TextConfig(
+        **COMMON,
+        head_dim=8,
+        intermediate_size_mlp=64,
+        num_local_experts=16,
+        num_experts_per_tok=1,
+        interleave_moe_layer_step=1,
+        attention_chunk_size=8,
+        no_rope_layers=[1, 1, 1, 0],
+        attn_temperature_tuning=True,
+    ),
+    "llama4_maverick": lambda: hf.Llama4TextConfig(
+        **COMMON,
+        head_dim=8,
+        intermediate_size_mlp=64,
+        num_local_experts=32,
+        num_experts_per_tok=1,
+        interleave_moe_layer_step=2,
+        attention_chunk_size=8,
+        no_rope_layers=[1, 1, 1, 0],
+        attn_temperature_tuning=True,
+        use_qk_norm=False,
+    ),
+    "glm4_moe": lambda: hf.Glm4MoeConfig(
+        **COMMON,
+        **MOE,
+        head_dim=8,
+        n_routed_experts=8,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=2,
+        n_shared_experts=2,
     ),
     "gpt_oss": lambda: hf.GptOssConfig(
         **COMMON, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=8

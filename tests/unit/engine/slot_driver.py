@@ -1,6 +1,7 @@
 """Drives the slot loop step by step, without its thread."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from wonder.engine.recorder import ReadPlan
 from wonder.engine.request import Request
 from wonder.engine.scheduler import SlotLoop
 from wonder.trace.sampling import Sampling
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    """Random token ids after the one that begins a text."""
+    generator = torch.Generator().manual_seed(1000 * seed + length)
+    return [1, *torch.randint(3, 259, (length - 1,), generator=generator).tolist()]
 
 
 def job(
@@ -56,6 +63,13 @@ def strangers(loop: SlotLoop) -> list[torch.Tensor]:
 def everything(engine: TraceEngine) -> ReadPlan:
     layers = tuple(range(engine.info.n_layers))
     return ReadPlan(layers if engine._support.attention is None else (), 4, layers, True, 3)
+
+
+def all_signals(engine: TraceEngine) -> ReadPlan:
+    """What costs a computation of its own as well."""
+    layers = everything(engine).state_layers
+    has_heads = engine._support.attention is None
+    return replace(everything(engine), boosted=True, lens_layers=layers, heads=has_heads, prompt_rows=has_heads)
 
 
 def cache_of(loop: SlotLoop) -> list[Any]:

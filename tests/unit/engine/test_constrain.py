@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 import transformers as hf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from tokenizers import Tokenizer, decoders, models, normalizers
@@ -100,7 +100,7 @@ leaves = st.one_of(
         lambda at: {"type": "integer", "minimum": at[0], "maximum": at[0] + at[1]}
     ),
     st.integers(0, 6).map(lambda most: {"type": "string", "maxLength": most}),
-    st.lists(st.one_of(st.text(max_size=6), st.integers(), st.none()), min_size=1, max_size=4).map(
+    st.lists(st.one_of(st.text(max_size=6), st.integers(-(2**53), 2**53), st.none()), min_size=1, max_size=4).map(
         lambda values: {"enum": values}
     ),
 )
@@ -144,10 +144,38 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
 
 
 @given(schemas, st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 def test_any_schema_is_kept_under_any_draw(untrained: TraceEngine, schema: dict[str, Any], seed: int) -> None:
     message = untrained.generate_one(ask(schema, seed=seed))
     assert conforms(json.loads(message.text), schema), message.text
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 - 1])
+def test_an_integer_is_written_to_its_last_digit(number: int, untrained: TraceEngine) -> None:
+    for schema in ({"enum": [number]}, {"const": [number]}, {"type": "integer", "minimum": number, "maximum": number}):
+        assert json.loads(untrained.generate_one(ask(schema)).text) in (number, [number])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["a", 2**53 + 1]},
+        {"const": {"a": [9007199254741505]}},
+        {"type": "integer", "minimum": 2**53 + 1},
+        {"type": "array", "items": {"type": "number", "exclusiveMaximum": -1e300}},
+        {"enum": [-(2**63)]},  # the library would take the whole process down
+        {"$ref": "#/default", "default": {"enum": [-(2**63) + 1]}},
+    ],
+)
+def test_numbers_that_would_lose_their_last_digits_are_refused(schema: dict[str, Any], untrained: TraceEngine) -> None:
+    with pytest.raises(SettingNotSupported, match=r"cannot be held to exactly .* names a number beyond ±2⁵³"):
+        untrained.submit(ask(schema))
+
+
+def test_a_plain_text_is_one_of_several_large_numbers_to_the_last_digit(untrained: TraceEngine) -> None:
+    action: ActionDef[Any] = ActionDef(name="a", prompt="x", output=Literal[9007199254741505, 7], constrained=True)
+    found = {parsed(action, untrained.generate_one(request_of(action, seed=seed))) for seed in range(12)}
+    assert found == {9007199254741505, 7}
 
 
 def test_clear_tickets_are_answered_as_without_a_constraint() -> None:

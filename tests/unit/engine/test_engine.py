@@ -15,6 +15,7 @@ from wonder.engine.request import EngineRequest, Request
 from wonder.errors import (
     ArtifactCorrupt,
     ArtifactError,
+    EngineFailed,
     ModelNotFound,
     ModelNotUsable,
     OutOfMemory,
@@ -25,7 +26,7 @@ from wonder.errors import (
 from wonder.trace.capture import ThoughtCapture
 from wonder.trace.sampling import Sampling
 from wonder.trace.schema import TRACE_LIMIT_BYTES, AgentMessage, ThoughtTrace
-from wonder.trace.size import encoded_bytes
+from wonder.trace.size import encoded_bytes, rounded
 from wonder.trace.store import DirectoryStore
 
 FULL = ThoughtCapture(
@@ -294,7 +295,7 @@ def test_a_batch_that_has_no_room_is_split_and_one_request_that_has_none_says_so
     engine = make_engine("llama")
 
     def small_device(_module: Any, _args: Any, kwargs: Any) -> None:
-        if kwargs["input_ids"].shape[0] > 2 or kwargs["input_ids"].shape[1] > 100:
+        if kwargs["input_ids"].shape[0] > 2 or kwargs["position_ids"].max() > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     handle = engine.model.register_forward_pre_hook(small_device, with_kwargs=True)
@@ -314,8 +315,9 @@ def test_another_failure_is_not_taken_for_a_full_device(make_engine: Any) -> Non
         raise RuntimeError("shape mismatch")
 
     handle = engine.model.model.register_forward_pre_hook(broken)
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        engine.generate([ask()])
+    (failed,) = engine.generate([ask()])
+    assert isinstance(failed, EngineFailed)
+    assert "RuntimeError: shape mismatch" in str(failed)
     handle.remove()
     assert isinstance(engine.generate([ask()])[0], AgentMessage)
 
@@ -440,3 +442,29 @@ def test_closing_takes_the_hooks_off(make_engine: Any) -> None:
     engine = make_engine("llama")
     engine.close()
     assert not engine.model.model.layers[0]._forward_hooks
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
+def test_binning_leaves_every_number_that_decides_as_it_is(family: str, make_engine: Any, store: Any) -> None:
+    engine = make_engine(family, store=store)
+    full = FULL.model_copy(update={"capture_hidden_states": False, "boosted_probability": True})
+    asked = [
+        Request(prompt="hello", sampling=Sampling(max_new_tokens=40), capture=capture)
+        for capture in (full, full.model_copy(update={"detail": "binned", "store_in": "both", "time_bins": 7}))
+    ]
+    whole, small = (trace_of(message) for message in engine.generate(asked))
+    for name in ("overall_confidence", "field_confidences", "signals", "layer_norms", "representation_shifts"):
+        assert getattr(whole, name) == getattr(small, name), name
+    assert small.tokens == []
+    assert small.time_bins is not None
+    assert small.least_certain[0].confidence == pytest.approx(min(whole.token_confidences), rel=1e-3)
+    (ref,) = small.artifacts
+    kept = ThoughtTrace.model_validate_json(store.get(ref))
+    assert rounded(kept).token_confidences == whole.token_confidences
+    table = small.time_bins.table("layer_norms")
+    for layer, mean in enumerate(whole.layer_norms):
+        spans = [len(small.time_bins.span(index)) for index in range(small.time_bins.bins)]
+        weighted = sum(n * x for n, x in zip(spans, table[str(layer)], strict=True)) / sum(spans)
+        assert weighted == pytest.approx(mean, rel=5e-3)
+    assert set(small.time_bins.table("attention_entropy")) == {"3"}
+    assert small.time_bins.table("expert_distribution").keys() == whole.expert_distribution.keys()

@@ -1,41 +1,21 @@
 import math
+from itertools import accumulate
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wonder.engine.batching import split
+from wonder.engine.batching import passes, split
 from wonder.engine.layout import Layout
 from wonder.engine.reductions import (
     attention_from_scores,
     attention_from_weights,
     attention_numbers,
-    attention_sums,
-    logit_numbers,
-    logit_sums,
+    low_of,
     masked_mean,
+    score_negentropy,
 )
-
-
-def test_masked_logits_give_a_finite_entropy() -> None:
-    logits = torch.tensor([[1.0, 2.0, float("-inf"), float("-inf")], [0.0, 0.0, 0.0, float("-inf")]])
-    numbers = logit_numbers(logits, torch.tensor([0, 3]), 2)
-    p = torch.tensor([1.0, 2.0]).softmax(0)
-    assert float(numbers.entropy_B[0]) == pytest.approx(float(-(p * p.log()).sum()), rel=1e-5)
-    assert float(numbers.entropy_B[1]) == pytest.approx(math.log(3), rel=1e-5)
-    assert float(numbers.chosen_B[1]) == 0.0
-
-
-def test_the_entropy_of_a_large_vocabulary_keeps_its_digits() -> None:
-    logits = torch.randn(4, 128_000, generator=torch.Generator().manual_seed(0)) * 3 + 40
-    exact = torch.special.entr(logits.double().softmax(-1)).sum(-1)
-    found = logit_numbers(logits, torch.zeros(4, dtype=torch.long), 2).entropy_B
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-    sums = logit_sums(logits, torch.zeros(4, dtype=torch.long), 2)
-    entropy = -(sums.top_BK[:, 0].log() + sums.exponent_B1[:, 0])
-    torch.testing.assert_close(entropy.double(), exact, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(sums.chosen_B1[:, 0].double(), logits.double().softmax(-1)[:, 0], rtol=1e-5, atol=0)
 
 
 def test_padding_never_enters_a_mean_whatever_stands_there() -> None:
@@ -61,14 +41,31 @@ def test_scores_and_weights_reduce_to_the_same_numbers() -> None:
     for left, right, again in zip(one, other, third, strict=True):
         torch.testing.assert_close(left, right)
         torch.testing.assert_close(left, again)
-    assert one[2].tolist() == [4, 6]
+    assert one[3].tolist() == [4, 6]
     for asked in (mask, additive):
-        entropy, weight = attention_sums([product], 0.3, None, asked)
-        torch.testing.assert_close(entropy, one[0])
-        torch.testing.assert_close(weight / 4, one[1])
-    free = attention_sums([product, product], 0.3, 2.0, None)
-    for found, want in zip(free, attention_from_scores(torch.stack([product] * 2), 0.3, 2.0, None), strict=False):
-        torch.testing.assert_close(found if found.ndim == 2 else found / 4, want)
+        negated, share = score_negentropy(product.flatten(1, 2).clone(), 0.3, None, low_of(asked))
+        torch.testing.assert_close(-negated.mean(-1)[None], one[1])
+        torch.testing.assert_close(share[None], one[0])
+    negated, share = score_negentropy(product.flatten(1, 2).clone(), 0.3, 2.0, None)
+    capped = attention_from_scores(product[None], 0.3, 2.0, None)
+    torch.testing.assert_close(-negated.mean(-1)[None], capped[1])
+    torch.testing.assert_close(share[None], capped[0])
+
+
+@pytest.mark.parametrize("low", [float("-inf"), torch.finfo(torch.float32).min, torch.finfo(torch.bfloat16).min])
+def test_a_masked_score_makes_no_nan(low: float) -> None:
+    scores = torch.randn(2, 3, 5)
+    hidden = torch.tensor([True, True, False, False, True])
+    additive = torch.zeros(5).masked_fill(hidden, low)
+    want = scores[..., ~hidden].softmax(-1)
+    for mask in (additive, ~hidden):
+        negated, share = score_negentropy(scores.clone(), 1.0, None, low_of(mask))
+        assert bool((share[..., hidden] == 0).all())
+        torch.testing.assert_close(share[..., ~hidden], want)
+        torch.testing.assert_close(-negated, torch.special.entr(want).sum(-1))
+    # Taken as it is written, the same is not a number.
+    infinite = scores.masked_fill(hidden, float("-inf"))
+    assert bool((infinite.softmax(-1) * infinite.log_softmax(-1)).sum(-1).isnan().all())
 
 
 def test_one_attended_key_has_no_normalised_entropy_and_the_first_token_is_no_pair() -> None:
@@ -113,3 +110,17 @@ def test_every_request_is_in_one_batch_that_keeps_the_bounds(
         width = max(lengths[i] for i in group) + max(new[i] for i in group)
         assert len(group) == 1 or (len(group) <= rows and len(group) * width <= tokens)
         assert not equal or len({lengths[i] for i in group}) == 1
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=7).map(sorted), st.integers(0, 40))
+def test_prompts_are_divided_into_the_passes_that_cost_least(lengths: list[int], cost: int) -> None:
+    def price(sizes: list[int]) -> int:
+        stops = list(accumulate(sizes))
+        return sum(cost + size * lengths[stop - 1] for size, stop in zip(sizes, stops, strict=True))
+
+    def divisions(count: int) -> list[list[int]]:
+        return [[size, *rest] for size in range(1, count + 1) for rest in divisions(count - size)] if count else [[]]
+
+    found = passes(lengths, cost)
+    assert sum(found) == len(lengths)
+    assert price(found) == min(map(price, divisions(len(lengths))))

@@ -40,8 +40,8 @@ def test_the_choice_is_the_routers_own_and_not_the_largest_logits(make_model: An
     model(input_ids=torch.tensor([[1, 30, 40, 50, 60, 70, 80]]))
     chosen = choice_of(router, seen[0], 0)
     assert not isinstance(chosen, str)
-    indices, experts = chosen
-    assert experts == 8
+    indices, logits = chosen
+    assert logits is seen[0][0]
     largest = seen[0][0].topk(indices.shape[-1], -1).indices
     assert not torch.equal(indices.sort(-1).values, largest.sort(-1).values)
 
@@ -69,6 +69,48 @@ def test_a_router_whose_indices_are_all_the_same_is_unsupported(make_engine: Any
     trace = read(engine, [Request(prompt="x", sampling=Sampling(max_new_tokens=2), capture=capture)])[0].trace
     assert trace.expert_distribution.keys() == {"0", "2", "3"}
     assert trace.missing["expert_distribution"].startswith("router 1: ")
+
+
+@pytest.mark.parametrize("family", ["llama4_maverick", "gpt_oss"])
+def test_a_router_that_sends_every_token_to_the_same_experts_whatever_its_logits_is_unsupported(
+    family: str, make_engine: Any
+) -> None:
+    model = build(family)
+    key, router = next((router.key, router.module) for router in examine(model).routers)
+
+    def stale(_module: Any, _args: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if len(output) == 3:
+            return (*output[:2], torch.arange(output[2].shape[-1]).expand_as(output[2]))
+        first = torch.zeros_like(output[0])
+        first[:, 0] = 0.5
+        return first, output[1]
+
+    router.register_forward_hook(stale)
+    engine = make_engine(family, model=model)
+    assert engine.info.unsupported == {
+        f"expert_distribution.{key}": "the router gives out the same experts for every token, whatever its logits"
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "shared"),
+    [
+        ("mixtral", {}),
+        ("qwen3_moe", {}),
+        ("gpt_oss", {}),
+        ("deepseek_v3", {"1": 1, "2": 1, "3": 1}),
+        ("glm4_moe", {"2": 2, "3": 2}),
+        ("llama4_maverick", {"1": 1, "3": 1}),
+        ("llama4_scout", dict.fromkeys("0123", 1)),
+    ],
+)
+def test_shared_experts_are_counted_apart(family: str, shared: dict[str, int], make_engine: Any) -> None:
+    engine = make_engine(family)
+    assert engine.info.shared_experts == shared
+    capture = ThoughtCapture(capture_expert_routing=True)
+    trace = read(engine, [Request(prompt="x", sampling=Sampling(max_new_tokens=2), capture=capture)], "slots")[0].trace
+    assert trace.shared_experts == shared
+    assert trace.router_entropy.keys() == trace.expert_distribution.keys() == set(engine.info.routers)
 
 
 def test_states_that_a_model_changes_in_place_later_are_copied(make_engine: Any) -> None:
@@ -181,7 +223,7 @@ def test_a_model_that_insists_on_its_own_cache_gets_it(make_engine: Any) -> None
     requests = [Request(prompt=prompt, sampling=Sampling(max_new_tokens=6)) for prompt in ("ab", "a longer one")]
     messages = engine.generate(requests)
     assert [message.thought_trace.batch_size for message in messages] == [1, 1]
-    ids = torch.tensor([engine._prepare(requests[0])])
+    ids = torch.tensor([engine._desk.prompt(requests[0])])
     model.generation_config.pad_token_id = 0
     want = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, eos_token_id=2)
     assert read(engine, requests[:1])[0].answer == want[0, ids.shape[1] :].tolist()

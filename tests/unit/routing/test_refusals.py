@@ -279,6 +279,7 @@ def test_a_concept_the_action_does_not_probe_is_refused_however_it_is_read(conce
         ("thought_trace.attention_sink_mass[0] > 0.5", "compute_attention_entropy=True"),
         ('thought_trace.expert_distribution["0"][0] > 0.5', "capture_expert_routing=True"),
         ("known(thought_trace.compressed_state)", "compress_state=True"),
+        ("thought_trace.logit_lens[0].first_share > 0.5", "logit_lens=True"),
         ("thought_trace.active_concepts.legal_risk > 0.5", "run_concept_probes=[…]"),
     ],
 )
@@ -292,10 +293,19 @@ def test_a_signal_that_is_switched_off_is_refused_with_the_switch(condition: str
         capture_attention=True,
         capture_expert_routing=True,
         compress_state=True,
+        logit_lens=True,
         run_concept_probes=["legal_risk"],
     )
     Condition.compile(condition, Schema.of(on))
     assert "enabled=True" in refused(condition, Schema.of(action(enabled=False, run_concept_probes=["legal_risk"])))
+
+
+def test_what_was_put_in_can_be_asked_of_an_action_that_puts_something_in() -> None:
+    condition = "known(thought_trace.injection) and thought_trace.injection.strength > 0.5"
+    for nothing in (action(), action(enabled=False)):
+        assert "give it ThoughtCapture(inject=Injection(…))" in refused(condition, Schema.of(nothing))
+    for steered in (action(inject={"kind": "steering"}), action(inject={"kind": "steering"}, enabled=False)):
+        Condition.compile(condition, Schema.of(steered))
 
 
 def test_attention_of_a_layer_that_is_not_read_is_refused() -> None:
@@ -308,6 +318,15 @@ def test_attention_of_a_layer_that_is_not_read_is_refused() -> None:
     Condition.compile("thought_trace.attention_entropy[8] > 1", Schema.of())
     every = Schema.of(action(compute_attention_entropy=True, attention_layers="all"))
     Condition.compile("thought_trace.attention_entropy[8] > 1", every)
+
+
+def test_what_a_binned_trace_does_not_carry_is_refused() -> None:
+    schema = Schema.of(action(detail="binned", capture_attention=True))
+    for condition in ("thought_trace.token_confidences[0] < 0.5", "len(thought_trace.key_attention_pairs) > 1"):
+        assert "does not keep" in refused(condition, schema)
+        assert 'ThoughtCapture(detail="full")' in refused(condition, schema)
+    Condition.compile("thought_trace.overall_confidence < 0.5 or thought_trace.layer_norms[0] > 3", schema)
+    assert 'detail="binned"' in refused("known(thought_trace.time_bins)", Schema.of(action()))
 
 
 def test_what_stays_in_the_artifact_is_refused() -> None:
@@ -381,3 +400,12 @@ def test_every_misspelling_by_one_character_of_every_field_is_refused(field: str
         with pytest.raises(ConditionError):
             Condition.compile(f"known(thought_trace.{mutant})")
     Condition.compile(f"known(thought_trace.{field})")
+
+
+def test_a_signal_that_does_not_exist_or_is_not_read_is_refused() -> None:
+    with pytest.raises(ConditionError, match="did you mean 'min_margin'"):
+        Condition.compile("thought_trace.signals.min_margn < 0.2", Schema.of())
+    action = ActionDef(name="a", prompt="x")
+    with pytest.raises(ConditionError, match=r"ThoughtCapture\(compute_attention_entropy=True\)"):
+        Condition.compile("thought_trace.signals.attention_narrowness < 0.2", Schema.of(action))
+    assert Condition.compile("thought_trace.signals.min_margin < 0.2", Schema.of(action))

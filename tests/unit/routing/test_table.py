@@ -262,7 +262,7 @@ def test_a_table_travels_as_the_input_of_a_workflow() -> None:
     assert '"from":"classify"' in text
     assert TransitionTable.from_spec(TableSpec.model_validate_json(text)).digest == table.digest
     # A newer client may send settings that this worker does not know yet.
-    newer = json.loads(text) | {"budget": 3}
+    newer = json.loads(text) | {"not_yet": 3}
     newer["rows"][0]["retry"] = 2
     assert TransitionTable.from_spec(TableSpec.model_validate_json(json.dumps(newer))).digest == table.digest
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,11 +36,9 @@ def live(engine: TraceEngine) -> list[Any]:
 
 
 async def until(condition: Any) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - another thread changes it, there is no event to wait for
+            await asyncio.sleep(0.005)
 
 
 async def test_concurrent_requests_share_forward_passes_and_get_their_own_answers(engine: TraceEngine) -> None:
@@ -55,6 +52,19 @@ async def test_concurrent_requests_share_forward_passes_and_get_their_own_answer
         assert message.thought_trace is not None
         timings = message.thought_trace.timings
         assert timings.total_s >= timings.queue_s + timings.prefill_s
+
+
+async def test_tokens_come_into_the_event_loop_with_their_confidence(engine: TraceEngine) -> None:
+    events: list[tuple[Any, str]] = []
+    async with Batcher(engine) as batcher:
+        told = lambda event: events.append((event, threading.current_thread().name))  # noqa: E731
+        message = await batcher.submit(ask(tokens=7), on_token=told)
+        await asyncio.sleep(0)
+    assert message.thought_trace is not None
+    found = [event.confidence for event, _ in events]
+    assert found == pytest.approx(message.thought_trace.token_confidences, rel=1e-4)
+    assert [event.index for event, _ in events] == list(range(7))
+    assert {name for _, name in events} == {threading.current_thread().name}
 
 
 async def test_a_request_joins_at_any_step_and_a_cancelled_one_frees_its_row(engine: TraceEngine) -> None:
@@ -107,11 +117,12 @@ async def test_a_broken_engine_fails_retryably(engine: TraceEngine) -> None:
 
 
 async def test_a_caller_that_goes_while_its_request_is_being_queued_leaves_nothing_behind() -> None:
-    cancelled, queued = threading.Event(), threading.Event()
+    begun, gone, cancelled, queued = (threading.Event() for _ in range(4))
 
     class Slow:
-        def submit(self, request: ThinkRequest) -> Any:  # noqa: ARG002 — the protocol's
-            time.sleep(0.1)
+        def submit(self, request: ThinkRequest, **_options: Any) -> Any:  # noqa: ARG002 — the protocol's
+            begun.set()
+            assert gone.wait(60)
             queued.set()
             return self
 
@@ -127,8 +138,9 @@ async def test_a_caller_that_goes_while_its_request_is_being_queued_leaves_nothi
 
     async with Batcher(Slow()) as batcher:
         task = asyncio.create_task(batcher.submit(ask()))
-        await asyncio.sleep(0.02)
+        await until(begun.is_set)
         task.cancel()
+        gone.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(cancelled.is_set)
@@ -137,7 +149,7 @@ async def test_a_caller_that_goes_while_its_request_is_being_queued_leaves_nothi
 
 async def test_leaving_ends_what_is_under_way(engine: TraceEngine) -> None:
     async with Batcher(engine) as batcher:
-        task = asyncio.create_task(batcher.submit(ask(tokens=200)))
+        task = asyncio.create_task(batcher.submit(ask(tokens=900)))
         await until(lambda: engine._worker is not None and len(live(engine)) == 1)
     with pytest.raises(EngineFailed, match="the worker stopped before"):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)

@@ -45,6 +45,13 @@ def trace(
         attention_entropy=numbers(layers, 5.0),
         attention_entropy_normalized=numbers(layers),
         attention_sink_mass=numbers(layers),
+        prompt_attention_entropy=numbers(layers, 5.0),
+        prompt_attention_entropy_normalized=numbers(layers),
+        rauq=0.123456789,
+        rauq_layers=numbers(layers, 3.0),
+        previous_token_attention=numbers(layers),
+        attention_score=-1.23456789,
+        lookback_ratio=numbers(layers),
         key_attention_pairs=[
             KeyAttentionPair(layer=i % layers, query=i, key=1, weight=rng.random(), query_token=" a", key_token=" b")
             for i in range(4 * layers)

@@ -1,0 +1,153 @@
+"""The stages of lens training from the command line: `python -m lens_training <stage> CONFIG.json`."""
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lens_training.artifacts import Manifest
+from lens_training.rates import Ticker
+from lens_training.spec import DataSpec, load
+from wonder.errors import (
+    ArtifactError,
+    DefinitionError,
+    DeviceLost,
+    ModelError,
+    OutOfMemory,
+    RequestError,
+    SetupError,
+    SpecError,
+    StoreNotUsable,
+    WonderError,
+)
+
+EXIT: Final[tuple[tuple[type[WonderError], int], ...]] = (
+    (DefinitionError, 2),
+    (RequestError, 2),
+    (StoreNotUsable, 4),
+    (ArtifactError, 3),
+    (SetupError, 5),
+    (DeviceLost, 6),
+    (OutOfMemory, 7),
+    (ModelError, 8),
+    (WonderError, 1),
+)
+"""The first class that an error is of gives the exit code: 2 correct the input, 3 make the files anew, 4 make room,
+5 install or start something, 6 another device, 7 smaller passes, 8 the model."""
+INTERRUPTED: Final = 130
+
+Handler = Callable[[argparse.Namespace], Manifest]
+
+
+def tokens(arguments: argparse.Namespace) -> Manifest:
+    """Texts to token shards."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - seconds, which a wrong call should not wait for
+
+    from lens_training.tokens import tokenize  # noqa: PLC0415 - as above
+    from wonder.embedded import embedded_path  # noqa: PLC0415 - as above
+
+    spec = load(DataSpec, arguments.config)
+    source = embedded_path(spec.tokenizer) or spec.tokenizer
+    revision = {"revision": spec.target.revision} if spec.target.revision and not spec.corpus.tokenizer else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise SpecError(
+            f"{spec.tokenizer} has no tokenizer ({str(error).splitlines()[0]}): name a folder or model"
+        ) from None
+    return tokenize(spec.corpus, tokenizer, spec.tokens, _ticker(arguments, "tokens", "bytes"))
+
+
+def dump(arguments: argparse.Namespace) -> Manifest:
+    """Activations of one slice; of all, they are merged at once."""
+    from lens_training.activations import merge  # noqa: PLC0415 - as above
+    from lens_training.dump import check_tokenizer, load_target  # noqa: PLC0415 - as above
+    from lens_training.dump import dump as fill  # noqa: PLC0415 - as above
+    from lens_training.tokens import TokenStore  # noqa: PLC0415 - as above
+
+    spec, part = load(DataSpec, arguments.config), _part(arguments.slice)
+    store = TokenStore(spec.tokens)
+    target, tokenizer = load_target(spec.target, arguments.device)
+    check_tokenizer(store, target, tokenizer)
+    ticker = _ticker(arguments, "dump" if part[1] == 1 else f"dump {arguments.slice}", "rows")
+    plan = fill(store, target, spec.dump, spec.target, arguments.out or spec.activations, part, ticker)
+    return merge(arguments.out or spec.activations) if part[1] == 1 else plan
+
+
+def merge(arguments: argparse.Namespace) -> Manifest:
+    """The slices of a dump to one."""
+    from lens_training.activations import merge as merged  # noqa: PLC0415 - as above
+
+    return merged(load(DataSpec, arguments.config).activations, arguments.source)
+
+
+STAGES: Final[dict[str, Handler]] = {"tokens": tokens, "dump": dump, "merge": merge}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of every stage."""
+    made = argparse.ArgumentParser(prog="python -m lens_training", description=__doc__)
+    stages = made.add_subparsers(dest="stage", required=True)
+    for name, handler in STAGES.items():
+        stage = stages.add_parser(name, help=handler.__doc__)
+        stage.add_argument("config", type=Path, help="a JSON file with folder, corpus, target and dump")
+        stage.add_argument("--json", action="store_true", help="progress and result as lines of JSON")
+        if name == "dump":
+            stage.add_argument("--slice", default="0/1", help="which part of the shards, such as 0/8 to 7/8")
+            stage.add_argument("--device", help="cpu, cuda, cuda:1; default: where the model is loaded")
+            stage.add_argument("--out", type=Path, help="a folder of this slice's own, for `merge --source`")
+        if name == "merge":
+            stage.add_argument("--source", type=Path, action="append", default=[], help="another folder with shards")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage; the exit code tells the class of an error."""
+    # The progress bars of others would stand between our lines.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    arguments = parser().parse_args(argv)
+    try:
+        found = STAGES[arguments.stage](arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what is published stays, and the same command goes on from there\n")
+        return INTERRUPTED
+    except WonderError as error:
+        code = next(code for kind, code in EXIT if isinstance(error, kind))
+        if arguments.json:
+            sys.stderr.write(json.dumps({"error": type(error).__name__, "message": str(error), "exit": code}) + "\n")
+        else:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return code
+    sys.stdout.write(_told(found, as_json=arguments.json) + "\n")
+    return 0
+
+
+def _told(found: Manifest, *, as_json: bool) -> str:
+    summary: dict[str, Any] = {"kind": found.kind, "digest": found.digest()}
+    for name in ("documents", "tokens", "rows", "variance"):
+        if (value := getattr(found, name, None)) is not None:
+            summary[name] = value
+    if as_json:
+        return json.dumps(summary)
+    return "\n".join(f"{name:<10} {value}" for name, value in summary.items())
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/([1-9]\d*)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise SpecError(f"slice {text!r}: write number/count, such as 0/8, the number from 0 to count − 1")
+    return int(match[1]), int(match[2])
+
+
+def _ticker(arguments: argparse.Namespace, stage: str, unit: str) -> Ticker:
+    return Ticker(stage, unit, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Judging a lens: what it recovers, beside what would be had without it."""

@@ -1,0 +1,240 @@
+"""`LensSystem`: decoder and encoder around the frozen target, as one module whose forward is one training step.
+
+Everything that is differentiated happens inside `forward`, so that the hooks of data-parallel wrappers always fire.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lens_training.batch import Batch, Statistics
+from lens_training.models.decoder import Decoder, gumbel
+from lens_training.models.encoder import Encoder
+from lens_training.models.target import TargetModel
+from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
+from lens_training.objectives.straight_through import straight_through_embed
+
+# Shape suffixes: B activations, G texts per activation, T tokens, V vocabulary, D d_model.
+
+Objective = Literal["warm_start", "ste_parallel", "ste_recurrent", "grpo"]
+"""`warm_start`: say and read the true words before the activation. `ste_parallel`: straight-through Gumbel in two
+passes. `ste_recurrent`: the same through a differentiable rollout. `grpo`: policy gradient on the reconstruction, with
+the encoder learning along."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight of each term at one step; 0 leaves a term out."""
+
+    tau: float = 1.0
+    """Temperature of the soft twin, for `ste_…`."""
+    detach_feedback: bool = False
+    """For `ste_recurrent`: what the decoder reads next is a constant, which makes it the same as `ste_parallel`."""
+    kl: float = 0.0
+    """Of KL(original ‖ replaced) at the position, to the encoder."""
+    lm: float = 0.0
+    """Of KL(decoder ‖ target on a neutral prompt) per token after the first `skip` ones."""
+    anchor: float = 0.0
+    """Of the KL to the decoder as it was after the warm start."""
+    entropy: float = 0.0
+    """Of what the mean token entropy lacks to `entropy_floor`."""
+    entropy_floor: float = 0.5
+    delta: bool = False
+    """Add another row's error to the reconstruction before the KL."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One step."""
+
+    loss: Tensor
+    """To be differentiated."""
+    metrics: dict[str, float]
+
+
+class LensSystem(nn.Module):
+    """A lens under training."""
+
+    def __init__(
+        self,
+        target: TargetModel,
+        decoder: Decoder,
+        encoder: Encoder,
+        statistics: Statistics,
+        *,
+        length: int = 8,
+        group: int = 4,
+        skip: int = 2,
+        neutral: int = 1,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            target: Frozen.
+            decoder: Activation to text.
+            encoder: Text to activation.
+            statistics: Of the training set.
+            length: Tokens of a text.
+            group: Texts per activation, for `grpo`.
+            skip: Tokens that the term `lm` leaves free.
+            neutral: The token that begins the target's neutral prompt.
+        """
+        super().__init__()
+        self.decoder = decoder
+        self.encoder = encoder
+        # In lists, so that the frozen models are no part of what is trained, saved or wrapped.
+        self._target = [target]
+        self._anchor: list[Decoder] = []
+        self.variance = statistics.variance
+        self.length, self.group, self.skip, self.neutral = length, group, skip, neutral
+
+    @property
+    def target(self) -> TargetModel:
+        """The frozen model."""
+        return self._target[0]
+
+    def anchor_to(self, decoder: Decoder) -> None:
+        """What the term `anchor` holds on to: a frozen copy of the warm-started decoder."""
+        self._anchor = [decoder.requires_grad_(False)]
+
+    def forward(self, batch: Batch, objective: Objective, seed: int, weights: Weights) -> StepOutput:
+        """The loss of one step.
+
+        Args:
+            batch: Of activations.
+            objective: What is optimised.
+            seed: Of the texts that are drawn.
+            weights: Of the terms at this step.
+        """
+        if objective == "warm_start":
+            return self._warm_start(batch)
+        if objective == "grpo":
+            return self._grpo(batch, seed, weights)
+        return self._straight_through(batch, seed, weights, recurrent=objective == "ste_recurrent")
+
+    def reconstruct(self, ids_BT: Tensor) -> Tensor:
+        """What the encoder reads in texts, (B, D)."""
+        found: Tensor = self.encoder(self.encoder.embed(ids_BT))
+        return found
+
+    def _warm_start(self, batch: Batch) -> StepOutput:
+        tail_BT = batch.tail(self.length)
+        logits = self.decoder.token_logits(batch.activation_BD, tail_BT)
+        said = nn.functional.cross_entropy(logits.flatten(0, 1), tail_BT.flatten())
+        read = relative_error(self.reconstruct(tail_BT), batch.activation_BD, self.variance).mean()
+        return StepOutput(said + read, {"ce": said.item(), "error_tail": read.item()})
+
+    def _straight_through(self, batch: Batch, seed: int, weights: Weights, *, recurrent: bool) -> StepOutput:
+        activation_BD = batch.activation_BD
+        table_VD = self.encoder.embedding.weight
+        if recurrent:
+            ids_BT, embeds_BTD, logits_BTV = self._recurrent_rollout(activation_BD, seed, weights)
+        else:
+            rollout = self.decoder.rollout(activation_BD, self.length, seed=seed)
+            ids_BT = rollout.ids_BT
+            logits_BTV = self.decoder.token_logits(activation_BD, ids_BT)
+            noise_BTV = self._noise(seed, logits_BTV)
+            embeds_BTD = straight_through_embed(logits_BTV, noise_BTV, ids_BT, table_VD, weights.tau)
+        predicted_BD = self.encoder(embeds_BTD)
+        error = relative_error(predicted_BD, activation_BD, self.variance).mean()
+        extra, metrics = self._extra(batch, predicted_BD, ids_BT, logits_BTV, weights, seed)
+        return StepOutput(error + extra, {"error": error.item(), **metrics})
+
+    def _recurrent_rollout(self, activation_BD: Tensor, seed: int, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
+        """The rollout with its graph: each token's straight-through embedding is also what the decoder reads next."""
+        own_VD, table_VD = self.decoder.embedding.weight, self.encoder.embedding.weight
+        logits_BV, cache = self.decoder.begin(activation_BD)
+        ids, read, all_logits = [], [], []
+        for step in range(self.length):
+            noise_BV = gumbel(seed, step, logits_BV.shape, logits_BV.device)
+            ids_B1 = (logits_BV.detach() + noise_BV).argmax(-1, keepdim=True)
+            pair = (logits_BV[:, None], noise_BV[:, None], ids_B1)
+            ids.append(ids_B1)
+            read.append(straight_through_embed(*pair, table_VD, weights.tau))
+            all_logits.append(logits_BV[:, None])
+            if step + 1 < self.length:
+                # Given up where detached: the path from later logits back through earlier choices.
+                fed = own_VD[ids_B1] if weights.detach_feedback else straight_through_embed(*pair, own_VD, weights.tau)
+                logits_BV = self.decoder.go_on(fed[:, 0], cache)
+        return torch.cat(ids, 1), torch.cat(read, 1), torch.cat(all_logits, 1)
+
+    def _grpo(self, batch: Batch, seed: int, weights: Weights) -> StepOutput:
+        group = self.group
+        each = torch.arange(len(batch), device=batch.pos_B.device).repeat_interleave(group)
+        activation_GD = batch.activation_BD[each]
+        ids_GT = self.decoder.rollout(activation_GD, self.length, seed=seed).ids_BT
+        logits_GTV = self.decoder.token_logits(activation_GD, ids_GT)
+        log_p_GT = logits_GTV.log_softmax(-1).gather(-1, ids_GT[..., None])[..., 0]
+        predicted_GD = self.reconstruct(ids_GT)
+        error_G = relative_error(predicted_GD, activation_GD, self.variance)
+        reward_BG = -error_G.detach().view(-1, group)
+        policy = -(advantages(reward_BG).view(-1, 1) * log_p_GT).mean()
+        first = torch.arange(0, len(each), group, device=each.device)
+        extra, metrics = self._extra(batch, predicted_GD[first], ids_GT, logits_GTV, weights, seed, activation_GD)
+        loss = error_G.mean() + policy + extra
+        spread = reward_BG.std(-1).mean().item()
+        return StepOutput(loss, {"error": error_G.mean().item(), "reward_spread": spread, **metrics})
+
+    def _extra(
+        self,
+        batch: Batch,
+        predicted_BD: Tensor,
+        ids_BT: Tensor,
+        logits_BTV: Tensor,
+        weights: Weights,
+        seed: int,
+        activation_BD: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The further terms, each only where it has a weight."""
+        total = predicted_BD.new_zeros(())
+        entropy_BT = entropy(logits_BTV)
+        metrics = {"entropy": entropy_BT.mean().item()}
+        if weights.kl:
+            other_BD = predicted_BD
+            if weights.delta:
+                generator = torch.Generator().manual_seed(seed)
+                order_B = torch.randperm(len(batch), generator=generator).to(predicted_BD.device)
+                other_BD = in_batch_delta(predicted_BD, batch.activation_BD, order_B)
+            term = kl(*self._next_tokens(batch, other_BD)).mean()
+            total, metrics["kl"] = total + weights.kl * term, term.item()
+        if weights.lm:
+            term = kl(logits_BTV, self._neutral(ids_BT))[:, self.skip :].mean()
+            total, metrics["lm"] = total + weights.lm * term, term.item()
+        if weights.anchor and self._anchor:
+            given = batch.activation_BD if activation_BD is None else activation_BD
+            with torch.no_grad():
+                reference = self._anchor[0].token_logits(given, ids_BT).log_softmax(-1)
+            chosen = ids_BT[..., None]
+            log_p = logits_BTV.log_softmax(-1).gather(-1, chosen)
+            term = kl_estimate(log_p, reference.gather(-1, chosen)).mean()
+            total, metrics["anchor"] = total + weights.anchor * term, term.item()
+        if weights.entropy:
+            term = torch.relu(weights.entropy_floor - entropy_BT.mean())
+            total, metrics["entropy_lack"] = total + weights.entropy * term, term.item()
+        return total, metrics
+
+    def _next_tokens(self, batch: Batch, replacement_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """The target's next-token logits with its own activation, and with the replacement."""
+        target = self.target
+        if not target.can_use_suffix:
+            own = target.capture(batch.ids_BS, batch.pos_B)
+            other = target.logits_with_replacement(batch.ids_BS, batch.pos_B, replacement_BD, "full")
+            return target.logits(own.final_BD), other
+        prefix = target.prefix(batch.ids_BS)
+        rows = torch.arange(len(batch), device=batch.pos_B.device)
+        own_BV = target.logits(prefix.final_BSD[rows, batch.pos_B])
+        return own_BV, target.logits_with_replacement(batch.ids_BS, batch.pos_B, replacement_BD, prefix=prefix)
+
+    @torch.no_grad()
+    def _neutral(self, ids_BT: Tensor) -> Tensor:
+        """The target's logits before each token of the texts, after its first token alone."""
+        first = torch.full_like(ids_BT[:, :1], self.neutral)
+        logits: Tensor = self.target.model(input_ids=torch.cat([first, ids_BT[:, :-1]], 1)).logits
+        return logits.float() + self.decoder.bias_V  # type: ignore[operator]
+
+    def _noise(self, seed: int, logits_BTV: Tensor) -> Tensor:
+        rows, length, vocabulary = logits_BTV.shape
+        steps = [gumbel(seed, step, (rows, vocabulary), logits_BTV.device) for step in range(length)]
+        return torch.stack(steps, 1)

@@ -1,0 +1,1 @@
+"""The training loop of a lens: steps, checkpoints, progress."""

@@ -1,0 +1,115 @@
+"""Progress as files: one JSON line per report, and a status that is always whole. Torch-free: supervisors read them."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import Field
+
+from wonder.wire import WireModel
+
+State = Literal["running", "segment_done", "completed", "preempted", "failed"]
+
+
+class ProgressRecord(WireModel):
+    """One line of `progress.jsonl`."""
+
+    step: int
+    time: float
+    """Seconds since the epoch."""
+    phase: str = ""
+    loss: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    steps_per_s: float | None = None
+    eta_s: float | None = None
+    learning_rate: float | None = None
+
+
+class Status(WireModel):
+    """`status.json`: how a run stands; the exit code of a launcher says less."""
+
+    state: State
+    step: int = 0
+    steps: int = 0
+    checkpoint: str = ""
+    error: str = ""
+    """Class of the failure, by the documented names."""
+    message: str = ""
+
+
+class Progress:
+    """Writes the progress of one run."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        """`folder` is the run's; reports are appended to what is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.steps = steps
+        self._file: IO[str] = (folder / "progress.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._began_s = time.monotonic()
+        self._first: int | None = None
+
+    def report(self, step: int, *, phase: str, loss: float, metrics: dict[str, float], learning_rate: float) -> None:
+        """Append one record; rates are those since this process began."""
+        self._first = step if self._first is None else self._first
+        passed = time.monotonic() - self._began_s
+        rate = (step - self._first) / passed if step > self._first and passed > 0 else None
+        record = ProgressRecord(
+            step=step,
+            time=time.time(),
+            phase=phase,
+            loss=loss,
+            metrics={name: float(f"{value:.5g}") for name, value in metrics.items()},
+            steps_per_s=rate,
+            eta_s=None if rate is None else (self.steps - step) / rate,
+            learning_rate=learning_rate,
+        )
+        self._file.write(record.model_dump_json(exclude_none=True) + "\n")
+
+    def status(self, state: State, step: int, *, checkpoint: str = "", error: str = "", message: str = "") -> None:
+        """Replace the status in one piece."""
+        status = Status(state=state, step=step, steps=self.steps, checkpoint=checkpoint, error=error, message=message)
+        write_whole(self.folder / "status.json", status.model_dump_json().encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_status(folder: Path) -> Status | None:
+    """How a run stands; None before it has said so."""
+    try:
+        return Status.model_validate_json((folder / "status.json").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def read_progress(folder: Path) -> Iterator[ProgressRecord]:
+    """The reports of a run; a last line that was cut off is left out."""
+    try:
+        lines = (folder / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            found: Any = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield ProgressRecord.model_validate(found)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or the old one, whatever happens in between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

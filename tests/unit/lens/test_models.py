@@ -1,0 +1,160 @@
+"""Decoder and encoder: every path gives the same numbers, and gradients are those of the textbook."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lens_training.models.decoder import FORBIDDEN, Decoder, gumbel
+from lens_training.models.encoder import Encoder
+from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
+from lens_training.objectives.straight_through import straight_through_embed
+from tests.unit.lens.test_target import LAYER, NAMES, target
+
+BOS, MARK = 1, 4
+INJECTIONS = ["projection", "scale", "per_layer", "additive"]
+
+
+def decoder(name: str = "llama", injection: str = "projection") -> Decoder:
+    made = target(name)
+    width = made.d_model
+    torch.manual_seed(7)
+    found = Decoder(
+        copy.deepcopy(made.model).requires_grad_(),
+        torch.randn(width),
+        0.3,
+        left=[BOS, 9],
+        right=[MARK],
+        forbidden=[0, MARK],
+        injection=injection,  # type: ignore[arg-type]
+    )
+    return found.eval()
+
+
+def activations(made: Decoder, rows: int = 5) -> Tensor:
+    return torch.randn(rows, made.anatomy.d_model, generator=torch.Generator().manual_seed(2)) * 3
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_the_cached_rollout_is_the_naive_one_and_the_teacher_forced_pass_gives_its_logits(
+    name: str, injection: str
+) -> None:
+    made = decoder(name, injection)
+    x, length, seed = activations(made), 6, 11
+    found = made.rollout(x, length, seed=seed, temperature=0.8)
+    ids = torch.zeros(len(x), 0, dtype=torch.long)
+    with torch.no_grad():
+        for step in range(length):
+            again = torch.cat([ids, torch.zeros(len(x), 1, dtype=torch.long)], 1)
+            logits = made.token_logits(x, again)[:, step]
+            drawn = (logits / 0.8 + gumbel(seed, step, logits.shape, logits.device)).argmax(-1)
+            ids = torch.cat([ids, drawn[:, None]], 1)
+    assert torch.equal(found.ids_BT, ids)
+    assert len(set(map(tuple, ids.tolist()))) > 1
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_another_activation_gives_another_text_and_gradients_reach_the_map(injection: str) -> None:
+    made = decoder("llama", injection)
+    x = activations(made)
+    ids = made.rollout(x, 4).ids_BT
+    one, other = made.token_logits(x, ids), made.token_logits(x.flip(0), ids)
+    assert not torch.allclose(one, other)
+    one.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in made.maps.parameters())
+
+
+def test_forbidden_tokens_are_never_spoken_in_any_path() -> None:
+    made = decoder()
+    x = activations(made, 64)
+    ids = made.rollout(x, 8, seed=3).ids_BT
+    assert not set(ids.flatten().tolist()) & {0, MARK}
+    assert made.token_logits(x, ids)[..., MARK].max() < FORBIDDEN / 2
+
+
+def test_the_same_seed_draws_the_same_texts_and_no_seed_the_likeliest() -> None:
+    made = decoder()
+    x = activations(made)
+    assert torch.equal(made.rollout(x, 5, seed=1).ids_BT, made.rollout(x, 5, seed=1).ids_BT)
+    assert not torch.equal(made.rollout(x, 5, seed=1).ids_BT, made.rollout(x, 5, seed=2).ids_BT)
+    greedy = made.rollout(x, 5).ids_BT
+    assert torch.equal(made.token_logits(x, greedy).argmax(-1), greedy)
+
+
+def test_noise_draws_from_the_softmax_exactly() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    drawn = (logits + gumbel(1, 0, (200_000, 3), torch.device("cpu"))).argmax(-1)
+    shares = torch.bincount(drawn, minlength=3) / len(drawn)
+    torch.testing.assert_close(shares, logits.softmax(-1), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untrained_encoder_gives_the_targets_own_state(name: str) -> None:
+    made = target(name)
+    encoder = Encoder(copy.deepcopy(made.model), LAYER, left=[BOS]).eval()
+    text = torch.randint(3, 300, (4, 7), generator=torch.Generator().manual_seed(1))
+    whole = torch.cat([torch.full((4, 1), BOS), text], 1)
+    own = made.capture(whole, torch.full((4,), 7)).activation_BD
+    torch.testing.assert_close(encoder(encoder.embed(text)), own, atol=1e-5, rtol=1e-5)
+
+
+def test_the_straight_through_gradient_is_autograds_of_the_textbook_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, noise = (torch.randn(3, 4, 9, dtype=torch.float64, generator=generator) for _ in range(2))
+    table, weight = (torch.randn(9, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    ids, tau = (logits + noise).argmax(-1), 0.7
+    found = []
+    for way in ("custom", "textbook"):
+        one, two = logits.clone().requires_grad_(), table.clone().requires_grad_()
+        if way == "custom":
+            value = straight_through_embed(one, noise, ids, two, tau)
+        else:
+            soft = ((one + noise) / tau).softmax(-1)
+            hard = torch.nn.functional.one_hot(ids, 9).double()
+            value = (hard - soft.detach() + soft) @ two
+        (value * weight[:4]).sum().backward()
+        found.append((value.detach(), one.grad, two.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[0][2], found[1][2], atol=1e-12, rtol=0)
+
+
+def test_the_kl_sums_over_the_vocabulary_and_has_its_direction() -> None:
+    p, q = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+    expected = sum(a * (a.log() - b.log()) for a, b in zip(p.softmax(-1)[0], q.softmax(-1)[0], strict=True))
+    torch.testing.assert_close(kl(p, q)[0], torch.as_tensor(expected))
+    assert not torch.allclose(kl(p, q), kl(q, p))
+    assert kl(p, p).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_the_estimate_of_the_kl_is_unbiased_and_never_negative() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.3])
+    each = kl_estimate(p.log(), q.log())
+    assert (each >= 0).all()
+    torch.testing.assert_close((p * each).sum(), (p * (p / q).log()).sum())
+
+
+def test_the_other_terms_are_their_formulas() -> None:
+    a = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    mean = a.mean(0)
+    variance = float((a - mean).square().sum(-1).mean())
+    assert 1 - relative_error(mean.expand_as(a), a, variance).mean().item() == pytest.approx(0, abs=1e-6)
+    assert relative_error(a, a, variance).max().item() == 0
+    scaled = advantages(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
+    torch.testing.assert_close(scaled[0], torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
+    assert scaled[1].abs().max().item() == 0
+    assert entropy(torch.zeros(1, 1, 8)).item() == pytest.approx(2.0794415)
+    x = a.clone().requires_grad_()
+    in_batch_delta(x, a + 1, torch.tensor([1, 0, 3, 2, 5, 4])).sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones_like(a))
+
+
+def test_a_layer_that_the_encoder_cannot_have_is_refused() -> None:
+    from wonder.errors import SettingNotSupported
+
+    made: Any = copy.deepcopy(target("llama").model)
+    with pytest.raises(SettingNotSupported, match="blocks 0 to 3"):
+        Encoder(made, 4, left=[BOS])

@@ -1,0 +1,61 @@
+"""What benchmarks need a rare machine or other tools for still runs here, at toy size, and says what it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from benchmarks import engine, gpu
+from benchmarks.__main__ import main as everything
+from benchmarks._results import RESULTS, Row, table
+
+
+def test_the_gpu_benchmark_runs_at_toy_size_and_leaves_the_results_alone(capsys: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in RESULTS.glob("*.json")}
+    gpu.main(["--toy", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {path: path.stat().st_mtime_ns for path in RESULTS.glob("*.json")} == before
+    assert all(row["value"] > 0 for row in rows)
+    assert all(row["met"] is None and row["figure"].startswith("toy of") for row in rows)
+    for figure in ("traced over untraced", "one request at a time", "bandwidth bound", "p99"):
+        assert [row for row in rows if figure in row["figure"]], figure
+
+
+def test_a_step_reads_the_weights_once_but_only_the_experts_that_are_chosen() -> None:
+    config = gpu.sparse(toy=True)
+    model = AutoModelForCausalLM.from_config(config)
+    sizes = {name: weight.nbytes for name, weight in model.named_parameters() if "embed_tokens" not in name}
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    keys_and_values = 5 * 2 * 3 * 2 * 16 * 4  # tokens × both × layers × key heads × head size × bytes
+    assert experts > 0
+    assert gpu.bytes_per_step(model, config, [5]) == pytest.approx(
+        sum(sizes.values()) - experts * (1 - 2 / 8) + keys_and_values
+    )
+    many = gpu.bytes_per_step(model, config, [0] * 500)
+    assert many == pytest.approx(sum(sizes.values()), rel=1e-6)
+
+
+def test_tools_that_are_not_installed_are_named_and_not_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine, "PEERS", tmp_path / "python")
+    rows = engine.peers(16, 1, 1)
+    assert len(rows) == 4
+    assert all(row.value is None and "make bench-peers" in row.how for row in rows)
+    assert "not installed here" in table([row.as_dict() for row in rows])
+
+
+def test_a_figure_that_was_not_measured_is_never_met() -> None:
+    assert Row("throughput", None, "x", ">= 1.5", "no card").met is None
+    assert Row("throughput", 1.4, "x", ">= 1.5", "").met is False
+    assert Row("throughput", 1.5, "x", ">= 1.5", "").met is True
+
+
+@pytest.mark.parametrize(("option", "says"), [("--help", "--quick"), ("--quik", "unrecognized arguments: --quik")])
+def test_help_helps_and_a_misspelt_option_runs_nothing(option: str, says: str, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_a, **_k: pytest.fail("a benchmark was run"))
+    with pytest.raises(SystemExit) as left:
+        everything([option])
+    assert left.value.code == (0 if option == "--help" else 2)
+    found = capsys.readouterr()
+    assert says in found.out + found.err

@@ -1,0 +1,1 @@
+"""Past decisions, read from Temporal or an export: explained one by one, or taken again by another table."""
