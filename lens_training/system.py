@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lens_training.batch import Batch, Statistics
-from lens_training.models.decoder import Decoder, gumbel
-from lens_training.models.encoder import Encoder
 from lens_training.models.target import TargetModel
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
+from wonder.lens.decoder import Decoder, gumbel
+from wonder.lens.encoder import Encoder
 
 # Shape suffixes: B activations, G texts per activation, T tokens, V vocabulary, D d_model.
 

@@ -1,1 +1,1 @@
-"""The three models of a lens: the frozen target, the decoder that speaks, the encoder that reads."""
+"""The frozen target of a lens; its decoder and encoder are `wonder.lens`, because they are served too."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from wonder.engine.anatomy import Anatomy, examine
+from wonder.anatomy import Anatomy, examine
 from wonder.errors import ModelNotUsable, SettingNotSupported
 
 # Shape suffixes: B rows, S tokens of the context, D d_model, V vocabulary, H heads, K head size.

@@ -10,7 +10,7 @@ import pytest
 import wonder
 
 HEAVY = ("torch", "numpy", "transformers", "safetensors", "sklearn", "boto3")
-MAY_BE_HEAVY = ("wonder.engine", "wonder.probes", "wonder.compression")
+MAY_BE_HEAVY = ("wonder.engine", "wonder.probes", "wonder.compression", "wonder.lens", "wonder.anatomy")
 PURE = (
     "wonder.trace",
     "wonder.calibration",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from wonder.engine.anatomy import Anatomy
+from wonder.anatomy import Anatomy
 from wonder.engine.prompt_rows import RowEntropy, entropy_of_products, entropy_of_weights
 from wonder.engine.reductions import (
     AttentionNumbers,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wonder.engine.anatomy import Anatomy
+from wonder.anatomy import Anatomy
 
 # Shape suffixes: B rows, D d_model, N steps, R rows of a chunk, S columns, V vocabulary, W layers of the lens.
 

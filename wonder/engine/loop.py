@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from wonder.engine.anatomy import Anatomy
+from wonder.anatomy import Anatomy
 from wonder.engine.constrain import Constraint, masked
 from wonder.engine.experts import ExpertKernels
 from wonder.engine.injection_batch import NOTHING, Injected, Pushes, embedded, pushes

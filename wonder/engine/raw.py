@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from wonder.engine.anatomy import Anatomy, examine
+from wonder.anatomy import Anatomy, examine
 from wonder.engine.batching import split
 from wonder.engine.engine import TraceEngine
 from wonder.engine.memory import is_out_of_memory

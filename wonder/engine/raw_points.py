@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wonder.engine.anatomy import Anatomy
+from wonder.anatomy import Anatomy
 from wonder.engine.raw_data import Site
 from wonder.errors import SettingNotSupported
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from wonder.engine.anatomy import examine
+from wonder.anatomy import examine
 from wonder.engine.experts import ExpertKernels
 from wonder.engine.layout import Side
 from wonder.engine.loop import Runtime

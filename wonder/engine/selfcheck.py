@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from wonder.anatomy import Router
 from wonder.engine import attention
-from wonder.engine.anatomy import Router
 from wonder.engine.attention import TAP, AttentionTap
 from wonder.engine.layout import Layout, Side, kinds_of
 from wonder.engine.lens import find_lens

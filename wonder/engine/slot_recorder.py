@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wonder.engine.anatomy import Anatomy
+from wonder.anatomy import Anatomy
 from wonder.engine.attention import Seen
 from wonder.engine.logits import logit_sums
 from wonder.engine.prompt_rows import row_sums

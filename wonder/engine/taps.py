@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wonder.engine.anatomy import Anatomy, Router
+from wonder.anatomy import Anatomy, Router
 from wonder.engine.attention import TAP, WAITING_BYTES, AttentionTap, Seen
 from wonder.engine.injection_batch import NOTHING, Pushes
 from wonder.engine.reductions import masked_mean

@@ -14,8 +14,8 @@ import transformers as hf
 from safetensors.torch import load
 
 from tests.unit.engine.conftest import FAMILIES, build, byte_tokenizer
+from wonder.anatomy import examine
 from wonder.engine import Request
-from wonder.engine.anatomy import examine
 from wonder.engine.raw import RawText, capture
 from wonder.engine.raw_data import MANIFEST_FILE, RawCapture, RawDataset
 from wonder.engine.raw_points import Reader, find_points

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.unit.engine.conftest import COMMON, build
 from tests.unit.engine.reference import read
-from wonder.engine.anatomy import examine
+from wonder.anatomy import examine
 from wonder.engine.engine import TraceEngine
 from wonder.engine.request import Request
 from wonder.engine.taps import choice_of

@@ -14,8 +14,6 @@ from lens_training.activations import merge
 from lens_training.dataset import ActivationDataset
 from lens_training.dump import dump
 from lens_training.mapped import MappedFiles
-from lens_training.models.decoder import Decoder
-from lens_training.models.encoder import Encoder
 from lens_training.models.target import TargetModel
 from lens_training.stories.target import BOS, MARK, PAD
 from lens_training.system import LensSystem
@@ -23,6 +21,8 @@ from lens_training.tokens import TokenStore
 from lens_training.train.loop import Phase, Run, Trainer
 from tests.unit.lens.conftest import LAYER, Specify
 from wonder.errors import ArtifactCorrupt, SpecError
+from wonder.lens.decoder import Decoder
+from wonder.lens.encoder import Encoder
 
 
 @pytest.fixture(scope="module")

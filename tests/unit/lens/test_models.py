@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lens_training.models.decoder import FORBIDDEN, Decoder, gumbel
-from lens_training.models.encoder import Encoder
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
 from tests.unit.lens.test_target import LAYER, NAMES, target
+from wonder.lens.decoder import FORBIDDEN, Decoder, gumbel
+from wonder.lens.encoder import Encoder
 
 BOS, MARK = 1, 4
 INJECTIONS = ["projection", "scale", "per_layer", "additive"]

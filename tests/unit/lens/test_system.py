@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lens_training.batch import Batch, Statistics
-from lens_training.models.decoder import Decoder
-from lens_training.models.encoder import Encoder
 from lens_training.system import LensSystem, Objective, Weights
 from tests.unit.lens.test_target import LAYER, target
+from wonder.lens.decoder import Decoder
+from wonder.lens.encoder import Encoder
 
 BOS, MARK = 1, 4
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from wonder.engine.anatomy import examine
+from wonder.anatomy import examine
 from wonder.errors import SettingNotSupported
 
 # Shape suffixes: B texts, T tokens of a text, D d_model.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from wonder.engine.anatomy import examine
+from wonder.anatomy import examine
 
 # Shape suffixes: B activations, T tokens of the text, P tokens of the prompt, D d_model, V vocabulary.
 
