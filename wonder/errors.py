@@ -43,7 +43,12 @@ WonderError
 │   └── LoopLimit              the run has visited one action more often than the table allows
 ├── TrainingError              a training run cannot go on
 │   ├── Diverged               the loss is not a finite number: go back a checkpoint, lower the learning rate
-│   └── CorruptCheckpoint      a checkpoint is not what was written: go on from an older one
+│   ├── CorruptCheckpoint      a checkpoint is not what was written: go on from an older one
+│   └── LauncherError          a job cannot be started, found or stopped
+│       ├── JobConflict        a live job already writes to the run folder: wait for it, or cancel it
+│       ├── JobRefused         the place does not take such a job: correct what the message names
+│       ├── JobLost            nobody knows the job: go on from the last checkpoint under a new key
+│       └── LauncherUnavailable  the place does not answer; the job is as it was (retried)
 ├── HistoryError               past decisions cannot be read or taken again
 │   ├── ExportError            a file is not an export, or was written by a newer version
 │   └── BacktestError          the records and the table have nothing in common, or there is nothing to compare
@@ -253,6 +258,28 @@ class Diverged(TrainingError):
 
 class CorruptCheckpoint(TrainingError):
     """A checkpoint is not what was written."""
+
+
+class LauncherError(TrainingError):
+    """A job cannot be started, found or stopped."""
+
+
+class JobConflict(LauncherError):
+    """A live job of another key writes to the same run folder."""
+
+
+class JobRefused(LauncherError):
+    """The place does not take such a job, and will not when asked again."""
+
+
+class JobLost(LauncherError):
+    """The place does not know the job."""
+
+
+class LauncherUnavailable(LauncherError):
+    """The place where jobs run does not answer, or cannot now; the job is as it was."""
+
+    retryable: ClassVar[bool] = True
 
 
 class HistoryError(WonderError):
