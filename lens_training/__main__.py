@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from lens_training.artifacts import Manifest
 from lens_training.rates import Ticker
-from lens_training.spec import DataSpec, load
+from lens_training.run_spec import RunSpec
+from lens_training.spec import load
+from lens_training.train.progress import Status, read_status
+from lens_training.train.segment import Segment, next_epoch
 from wonder.errors import (
     ArtifactError,
     DefinitionError,
@@ -41,7 +44,7 @@ EXIT: Final[tuple[tuple[type[WonderError], int], ...]] = (
 5 install or start something, 6 another device, 7 smaller passes, 8 the model."""
 INTERRUPTED: Final = 130
 
-Handler = Callable[[argparse.Namespace], Manifest]
+Handler = Callable[[argparse.Namespace], Manifest | Status]
 
 
 def tokens(arguments: argparse.Namespace) -> Manifest:
@@ -51,7 +54,7 @@ def tokens(arguments: argparse.Namespace) -> Manifest:
     from lens_training.tokens import tokenize  # noqa: PLC0415 - as above
     from wonder.embedded import embedded_path  # noqa: PLC0415 - as above
 
-    spec = load(DataSpec, arguments.config)
+    spec = load(RunSpec, arguments.config)
     source = embedded_path(spec.tokenizer) or spec.tokenizer
     revision = {"revision": spec.target.revision} if spec.target.revision and not spec.corpus.tokenizer else {}
     try:
@@ -70,7 +73,7 @@ def dump(arguments: argparse.Namespace) -> Manifest:
     from lens_training.dump import dump as fill  # noqa: PLC0415 - as above
     from lens_training.tokens import TokenStore  # noqa: PLC0415 - as above
 
-    spec, part = load(DataSpec, arguments.config), _part(arguments.slice)
+    spec, part = load(RunSpec, arguments.config), _part(arguments.slice)
     store = TokenStore(spec.tokens)
     target, tokenizer = load_target(spec.target, arguments.device)
     check_tokenizer(store, target, tokenizer)
@@ -83,10 +86,28 @@ def merge(arguments: argparse.Namespace) -> Manifest:
     """The slices of a dump to one."""
     from lens_training.activations import merge as merged  # noqa: PLC0415 - as above
 
-    return merged(load(DataSpec, arguments.config).activations, arguments.source)
+    return merged(load(RunSpec, arguments.config).activations, arguments.source)
 
 
-STAGES: Final[dict[str, Handler]] = {"tokens": tokens, "dump": dump, "merge": merge}
+def train(arguments: argparse.Namespace) -> Status:
+    """Train in this process, from the newest checkpoint on; several processes: torchrun -m lens_training.train.main."""
+    from lens_training.train.main import Wish, run_segment  # noqa: PLC0415 - as above
+
+    folder = load(RunSpec, arguments.config).run_folder
+    segment = Segment(
+        spec=str(arguments.config),
+        epoch=next_epoch(folder),
+        until_step=arguments.until,
+        max_seconds=arguments.max_seconds,
+        device=arguments.device,
+    )
+    run_segment(segment, Wish(segment.max_seconds))
+    found = read_status(folder)
+    assert found is not None
+    return found
+
+
+STAGES: Final[dict[str, Handler]] = {"tokens": tokens, "dump": dump, "merge": merge, "train": train}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,8 +120,12 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--json", action="store_true", help="progress and result as lines of JSON")
         if name == "dump":
             stage.add_argument("--slice", default="0/1", help="which part of the shards, such as 0/8 to 7/8")
-            stage.add_argument("--device", help="cpu, cuda, cuda:1; default: where the model is loaded")
             stage.add_argument("--out", type=Path, help="a folder of this slice's own, for `merge --source`")
+        if name in {"dump", "train"}:
+            stage.add_argument("--device", help="cpu, cuda, cuda:1; default: where the model is loaded")
+        if name == "train":
+            stage.add_argument("--until", type=int, help="step at which to stop, with a checkpoint")
+            stage.add_argument("--max-seconds", type=float, help="stop with a checkpoint after so long")
         if name == "merge":
             stage.add_argument("--source", type=Path, action="append", default=[], help="another folder with shards")
     return made
@@ -128,8 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(found: Manifest, *, as_json: bool) -> str:
-    summary: dict[str, Any] = {"kind": found.kind, "digest": found.digest()}
+def _told(found: Manifest | Status, *, as_json: bool) -> str:
+    if isinstance(found, Status):
+        summary: dict[str, Any] = found.model_dump(exclude_defaults=True)
+    else:
+        summary = {"kind": found.kind, "digest": found.digest()}
     for name in ("documents", "tokens", "rows", "variance"):
         if (value := getattr(found, name, None)) is not None:
             summary[name] = value

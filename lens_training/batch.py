@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +51,16 @@ class Batch:
         """Consecutive pieces of at most `size` rows."""
         for first in range(0, len(self), size):
             yield self.rows(torch.arange(first, min(first + size, len(self))))
+
+
+class RowSource(Protocol):
+    """Where a trainer's rows come from: a `Batch` in memory, or a dataset on disk."""
+
+    def __len__(self) -> int: ...
+
+    def shuffled(self, size: int, seed: int, step: int) -> Batch:
+        """The rows of a step: every row once per epoch, in an order that depends on seed and step alone."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Everything that is differentiated happens inside `forward`, so that the hooks of
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +12,11 @@ from lens_training.batch import Batch, Statistics
 from lens_training.models.target import TargetModel
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
+from lens_training.run_spec import Objective
 from wonder.lens.decoder import Decoder, gumbel
 from wonder.lens.encoder import Encoder
 
 # Shape suffixes: B activations, G texts per activation, T tokens, V vocabulary, D d_model.
-
-Objective = Literal["warm_start", "ste_parallel", "ste_recurrent", "grpo"]
-"""`warm_start`: say and read the true words before the activation. `ste_parallel`: straight-through Gumbel in two
-passes. `ste_recurrent`: the same through a differentiable rollout. `grpo`: policy gradient on the reconstruction, with
-the encoder learning along."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +25,8 @@ class Weights:
 
     tau: float = 1.0
     """Temperature of the soft twin, for `ste_…`."""
+    group: int = 4
+    """Texts per activation, for `grpo`."""
     detach_feedback: bool = False
     """For `ste_recurrent`: what the decoder reads next is a constant, which makes it the same as `ste_parallel`."""
     kl: float = 0.0
@@ -65,7 +62,6 @@ class LensSystem(nn.Module):
         statistics: Statistics,
         *,
         length: int = 8,
-        group: int = 4,
         skip: int = 2,
         neutral: int = 1,
     ) -> None:
@@ -77,7 +73,6 @@ class LensSystem(nn.Module):
             encoder: Text to activation.
             statistics: Of the training set.
             length: Tokens of a text.
-            group: Texts per activation, for `grpo`.
             skip: Tokens that the term `lm` leaves free.
             neutral: The token that begins the target's neutral prompt.
         """
@@ -88,7 +83,7 @@ class LensSystem(nn.Module):
         self._target = [target]
         self._anchor: list[Decoder] = []
         self.variance = statistics.variance
-        self.length, self.group, self.skip, self.neutral = length, group, skip, neutral
+        self.length, self.skip, self.neutral = length, skip, neutral
 
     @property
     def target(self) -> TargetModel:
@@ -161,7 +156,7 @@ class LensSystem(nn.Module):
         return torch.cat(ids, 1), torch.cat(read, 1), torch.cat(all_logits, 1)
 
     def _grpo(self, batch: Batch, seed: int, weights: Weights) -> StepOutput:
-        group = self.group
+        group = weights.group
         each = torch.arange(len(batch), device=batch.pos_B.device).repeat_interleave(group)
         activation_GD = batch.activation_BD[each]
         ids_GT = self.decoder.rollout(activation_GD, self.length, seed=seed).ids_BT

@@ -282,6 +282,14 @@ class LauncherUnavailable(LauncherError):
     retryable: ClassVar[bool] = True
 
 
+class LeaseLost(TrainingError):
+    """Another attempt has taken the run over; this one publishes nothing more."""
+
+
+class DigestMismatch(TrainingError):
+    """A checkpoint is of another specification than the run that would go on from it."""
+
+
 class HistoryError(WonderError):
     """Past decisions cannot be had."""
 

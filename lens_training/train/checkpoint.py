@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lens_training.train.progress import write_whole
+from lens_training.artifacts import publish
 from wonder.errors import CorruptCheckpoint
 
 LATEST: Final = "LATEST"
@@ -42,12 +42,12 @@ def save_checkpoint(
     try:
         content = save({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
         manifest = {"schema_version": 1, "step": step, "sha256": hashlib.sha256(content).hexdigest(), "state": state}
-        write_whole(temporary / "tensors.safetensors", content)
-        write_whole(temporary / "checkpoint.json", json.dumps(manifest).encode())
+        publish(temporary / "tensors.safetensors", content)
+        publish(temporary / "checkpoint.json", json.dumps(manifest).encode())
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        write_whole(folder / LATEST, name.encode())
+        publish(folder / LATEST, name.encode())
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -1,7 +1,7 @@
 """`Trainer`: phases of steps with two optimizers; stops, crashes and goes on as if nothing had happened."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,80 +9,36 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lens_training.batch import Batch
+from lens_training.batch import RowSource
+from lens_training.run_spec import Phase, Run
 from lens_training.schedules import Schedule
-from lens_training.system import LensSystem, Objective, Weights
+from lens_training.system import LensSystem, Weights
 from lens_training.train.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from lens_training.train.progress import Progress
-from wonder.errors import Diverged
+from wonder.errors import DigestMismatch, Diverged
 
 Stop = Callable[[], bool]
 
 REPORT_EVERY: Final = 20
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of steps with one objective; numbers are schedules over the phase."""
+def weights_of(phase: Phase, step: int) -> Weights:
+    """The weight of each term at a step of the phase."""
 
-    objective: Objective
-    steps: int
-    batch: int = 16
-    decoder_rate: str = "3e-4"
-    encoder_rate: str = "5e-4"
-    """0 keeps the encoder frozen."""
-    tau: str = "1"
-    kl: str = "0"
-    lm: str = "0"
-    anchor: str = "0"
-    entropy: str = "0"
-    entropy_floor: float = 0.5
-    delta: bool = False
-    detach_feedback: bool = False
+    def at(text: str) -> float:
+        return Schedule.parse(text).at(step, phase.steps)
 
-    def weights(self, step: int) -> Weights:
-        """At a step of the phase."""
-
-        def at(text: str) -> float:
-            return Schedule.parse(text).at(step, self.steps)
-
-        return Weights(
-            tau=at(self.tau),
-            detach_feedback=self.detach_feedback,
-            kl=at(self.kl),
-            lm=at(self.lm),
-            anchor=at(self.anchor),
-            entropy=at(self.entropy),
-            entropy_floor=self.entropy_floor,
-            delta=self.delta,
-        )
-
-
-@dataclass(frozen=True)
-class Run:
-    """What decides a run besides its data and its models."""
-
-    phases: Sequence[Phase]
-    seed: int = 1
-    clip: float = 1.0
-    average: float = 0.0
-    """Decay of the moving average of trained weights; 0: none is kept."""
-    checkpoint_every: int = 200
-    accumulate: int = 1
-    """Pieces a batch is cut into; the gradient is that of the whole."""
-
-    @property
-    def steps(self) -> int:
-        """Of all phases."""
-        return sum(phase.steps for phase in self.phases)
-
-    def place(self, step: int) -> tuple[int, int]:
-        """(phase, step within it)."""
-        for at, phase in enumerate(self.phases):
-            if step < phase.steps:
-                return at, step
-            step -= phase.steps
-        raise IndexError("the run is over")
+    return Weights(
+        tau=at(phase.tau),
+        group=phase.group,
+        detach_feedback=phase.detach_feedback,
+        kl=at(phase.kl),
+        lm=at(phase.lm),
+        anchor=at(phase.anchor),
+        entropy=at(phase.entropy),
+        entropy_floor=phase.entropy_floor,
+        delta=phase.delta,
+    )
 
 
 @dataclass
@@ -90,17 +46,25 @@ class Trainer:
     """Trains a lens in this process."""
 
     system: LensSystem
-    data: Batch
+    data: RowSource
     run: Run
     folder: Path | None = None
     """Where checkpoints and progress go; None: nothing is written."""
+    rate_scale: float = 1.0
+    """By which every learning rate is multiplied: below 1 after a run diverged."""
+    may_publish: Callable[[], None] = lambda: None
+    """Asked before a checkpoint is published; raises where another attempt has taken the run over."""
+    epoch: int = 0
+    """Of the lease; stands in the status."""
+    digest: str = ""
+    """Of the specification; a checkpoint of another one is refused."""
     step: int = 0
     average: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.optimizers = {
-            "decoder": torch.optim.AdamW(self.system.decoder.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0),
-            "encoder": torch.optim.AdamW(self.system.encoder.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0),
+            name: torch.optim.AdamW(part.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=self.run.weight_decay)
+            for name, part in (("decoder", self.system.decoder), ("encoder", self.system.encoder))
         }
         if self.run.average:
             self.average = {name: value.detach().clone() for name, value in self.system.named_parameters()}
@@ -110,13 +74,20 @@ class Trainer:
 
         Raises:
             CorruptCheckpoint: There is one that is not whole.
+            DigestMismatch: There is one of another specification.
         """
         found = load_checkpoint(self.folder) if self.folder is not None else None
         if found is None:
             return False
         self.step, tensors, state = found
-        weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-        self.system.load_state_dict(weights)
+        if state["digest"] != self.digest:
+            raise DigestMismatch(
+                f"the checkpoint at step {self.step} in {self.folder} is of the specification {state['digest'][:12]}…, "
+                f"and this run's is {self.digest[:12]}…: train into another folder, or go on with the one it is of"
+            )
+        with torch.no_grad():
+            for name, value in self._weights().items():
+                value.copy_(tensors[f"model.{name}"])
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, f"optimizer.{name}", tensors, state["optimizers"][name])
         self.average = {
@@ -130,13 +101,16 @@ class Trainer:
         The data's cursor, the random numbers and the schedules all follow from the step, so the step is all there is.
         """
         assert self.folder is not None
-        tensors = {f"model.{name}": value for name, value in self.system.state_dict().items()}
+        self.may_publish()
+        tensors = {f"model.{name}": value for name, value in self._weights().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         plain = {}
         for name, optimizer in self.optimizers.items():
             found, plain[name] = optimizer_tensors(optimizer, f"optimizer.{name}")
             tensors |= found
-        return save_checkpoint(self.folder, self.step, tensors, {"optimizers": plain, "seed": self.run.seed})
+        return save_checkpoint(
+            self.folder, self.step, tensors, {"optimizers": plain, "digest": self.digest}, keep=self.run.keep
+        )
 
     def train(self, *, until: int | None = None, stop: Stop = lambda: False) -> bool:
         """Take steps until the run, the segment or the patience is over.
@@ -152,7 +126,7 @@ class Trainer:
             Diverged: The loss is not a finite number; nothing was changed by that step.
         """
         end = self.run.steps if until is None else min(until, self.run.steps)
-        progress = None if self.folder is None else Progress(self.folder, self.run.steps)
+        progress = None if self.folder is None else Progress(self.folder, self.run.steps, self.epoch)
         saved = -1
         try:
             while self.step < end and not stop():
@@ -181,16 +155,22 @@ class Trainer:
                 progress.close()
         return is_over
 
+    def _weights(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint holds of the models; tied weights once."""
+        kept = self.system.state_dict().keys()
+        named = {**dict(self.system.named_parameters()), **dict(self.system.named_buffers())}
+        return {name: value for name, value in named.items() if name in kept}
+
     def _take_step(self) -> tuple[Phase, float, dict[str, float]]:
         at, step = self.run.place(self.step)
         phase = self.run.phases[at]
         for name, text in (("decoder", phase.decoder_rate), ("encoder", phase.encoder_rate)):
-            rate = Schedule.parse(text).at(step, phase.steps)
+            rate = self.rate_scale * Schedule.parse(text).at(step, phase.steps)
             for group in self.optimizers[name].param_groups:
                 group["lr"] = rate
         batch = self.data.shuffled(phase.batch, self.run.seed, self.step)
         size = math.ceil(len(batch) / self.run.accumulate)
-        weights = phase.weights(step)
+        weights = weights_of(phase, step)
         total, metrics = 0.0, {}
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,6 @@
 """Progress as files: one JSON line per report, and a status that is always whole. Torch-free: supervisors read them."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import IO, Any, Literal
 
 from pydantic import Field
 
+from lens_training.artifacts import publish
 from wonder.wire import WireModel
 
 State = Literal["running", "segment_done", "completed", "preempted", "failed"]
@@ -38,16 +38,19 @@ class Status(WireModel):
     error: str = ""
     """Class of the failure, by the documented names."""
     message: str = ""
+    epoch: int = 0
+    """Of the attempt that says so."""
 
 
 class Progress:
     """Writes the progress of one run."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, epoch: int = 0) -> None:
         """`folder` is the run's; reports are appended to what is there."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.steps = steps
+        self.epoch = epoch
         self._file: IO[str] = (folder / "progress.jsonl").open("a", encoding="utf-8", buffering=1)
         self._began_s = time.monotonic()
         self._first: int | None = None
@@ -71,12 +74,25 @@ class Progress:
 
     def status(self, state: State, step: int, *, checkpoint: str = "", error: str = "", message: str = "") -> None:
         """Replace the status in one piece."""
-        status = Status(state=state, step=step, steps=self.steps, checkpoint=checkpoint, error=error, message=message)
-        write_whole(self.folder / "status.json", status.model_dump_json().encode())
+        status = Status(
+            state=state,
+            step=step,
+            steps=self.steps,
+            checkpoint=checkpoint,
+            error=error,
+            message=message,
+            epoch=self.epoch,
+        )
+        write_status(self.folder, status)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def write_status(folder: Path, status: Status) -> None:
+    """Replace the status in one piece."""
+    publish(folder / "status.json", status.model_dump_json().encode())
 
 
 def read_status(folder: Path) -> Status | None:
@@ -99,17 +115,3 @@ def read_progress(folder: Path) -> Iterator[ProgressRecord]:
         except json.JSONDecodeError:
             continue
         yield ProgressRecord.model_validate(found)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or the old one, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -15,10 +15,11 @@ from lens_training.dataset import ActivationDataset
 from lens_training.dump import dump
 from lens_training.mapped import MappedFiles
 from lens_training.models.target import TargetModel
+from lens_training.run_spec import Phase, Run
 from lens_training.stories.target import BOS, MARK, PAD
 from lens_training.system import LensSystem
 from lens_training.tokens import TokenStore
-from lens_training.train.loop import Phase, Run, Trainer
+from lens_training.train.loop import Trainer
 from tests.unit.lens.conftest import LAYER, Specify
 from wonder.errors import ArtifactCorrupt, SpecError
 from wonder.lens.decoder import Decoder
@@ -160,7 +161,7 @@ def test_a_trainer_takes_its_batches_from_it(folder: Path, store: TokenStore, ta
         own[0], statistics.mean_D, 1 / statistics.variance**0.5, left=[BOS], right=[MARK], forbidden=[PAD, MARK]
     )
     system = LensSystem(target, decoder, Encoder(own[1], LAYER, left=[BOS]), statistics, length=4)
-    trainer = Trainer(system, found, Run([Phase("warm_start", 3, batch=8)], seed=2))  # type: ignore[arg-type]
+    trainer = Trainer(system, found, Run(phases=[Phase(objective="warm_start", steps=3, batch=8)], seed=2))
     assert trainer.train()
     assert torch.equal(found.shuffled(8, found.seed, 4).activation_BD, found.batch(4, 8).activation_BD)
     assert torch.equal(found.sample(20).activation_BD, found.sample(30).activation_BD[:20])

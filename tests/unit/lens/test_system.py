@@ -32,7 +32,7 @@ def system(injection: str = "projection") -> tuple[LensSystem, Batch]:
         injection=injection,  # type: ignore[arg-type]
     )
     encoder = Encoder(copy.deepcopy(made.model).requires_grad_(), LAYER, left=[BOS])
-    return LensSystem(made, decoder, encoder, statistics, length=5, group=3).train(False), batch
+    return LensSystem(made, decoder, encoder, statistics, length=5).train(False), batch
 
 
 def gradients(made: LensSystem, part: str) -> dict[str, torch.Tensor]:

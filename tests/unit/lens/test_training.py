@@ -13,17 +13,18 @@ import pytest
 import torch
 
 from lens_training.batch import Batch
+from lens_training.run_spec import Phase, Run
 from lens_training.system import LensSystem
 from lens_training.train.checkpoint import load_checkpoint, save_checkpoint
-from lens_training.train.loop import Phase, Run, Trainer
+from lens_training.train.loop import Trainer
 from lens_training.train.progress import read_progress, read_status
 from tests.unit.lens.test_system import system
 from wonder.errors import CorruptCheckpoint, Diverged
 
 RUN = Run(
     phases=[
-        Phase("warm_start", 6, batch=4),
-        Phase("grpo", 6, batch=3, decoder_rate="1e-3 -> 1e-4", encoder_rate="0 for 2s then 5e-4"),
+        Phase(objective="warm_start", steps=6, batch=4),
+        Phase(objective="grpo", steps=6, batch=3, decoder_rate="1e-3 -> 1e-4", encoder_rate="0 for 2s then 5e-4"),
     ],
     average=0.9,
     checkpoint_every=2,
@@ -74,7 +75,9 @@ def test_accumulating_gives_the_gradient_of_the_whole_batch() -> None:
     for pieces in (1, 2):
         made, data = system()
         run = Run(
-            phases=[Phase("warm_start", 1, batch=6, decoder_rate="0", encoder_rate="0")], accumulate=pieces, clip=1e9
+            phases=[Phase(objective="warm_start", steps=1, batch=6, decoder_rate="0", encoder_rate="0")],
+            accumulate=pieces,
+            clip=1e9,
         )
         trainer = Trainer(made, data, run)
         trainer.train()
@@ -86,7 +89,7 @@ def test_accumulating_gives_the_gradient_of_the_whole_batch() -> None:
 def test_a_frozen_encoder_stays_as_it_is() -> None:
     made, data = system()
     before = {name: value.clone() for name, value in made.encoder.state_dict().items()}
-    Trainer(made, data, Run(phases=[Phase("grpo", 2, batch=3, encoder_rate="0")])).train()
+    Trainer(made, data, Run(phases=[Phase(objective="grpo", steps=2, batch=3, encoder_rate="0")])).train()
     assert same(before, dict(made.encoder.state_dict()))
 
 

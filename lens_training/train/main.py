@@ -1,0 +1,93 @@
+"""One segment of training as a process: `python -m lens_training.train.main SEGMENT.json`, alone or under torchrun.
+
+How it ended is told by `status.json`, since a launcher's exit code says less.
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from lens_training.build import build
+from lens_training.run_spec import RunSpec
+from lens_training.spec import load
+from lens_training.train.loop import Trainer
+from lens_training.train.progress import Status, read_status, write_status
+from lens_training.train.segment import Segment, check_lease, take_lease
+from wonder.engine.memory import is_out_of_memory
+from wonder.errors import LeaseLost, OutOfMemory, SpecError, WonderError
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Wish:
+    """That the segment end: told by a signal, or by the clock."""
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self.signal: int | None = None
+        self._end = None if max_seconds is None else time.monotonic() + max_seconds
+        for number in SIGNALS:
+            signal.signal(number, self._told)
+
+    def __call__(self) -> bool:
+        return self.signal is not None or (self._end is not None and time.monotonic() >= self._end)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        self.signal = number
+
+
+def run_segment(segment: Segment, wish: Wish) -> bool:
+    """Train until the segment's end or the wish to stop; gives whether the run is complete.
+
+    Raises:
+        WonderError: As documented for the stage; the status says so too.
+    """
+    spec = load(RunSpec, Path(segment.spec))
+    folder = spec.run_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    take_lease(folder, segment.epoch)
+    bench = build(spec, segment.device)
+    assert spec.run is not None
+    run = spec.run.model_copy(update={"accumulate": spec.run.accumulate * segment.pieces})
+    trainer = Trainer(
+        bench.system,
+        bench.rows(),
+        run,
+        folder,
+        rate_scale=segment.rate_scale,
+        may_publish=lambda: check_lease(folder, segment.epoch),
+        epoch=segment.epoch,
+        digest=spec.training_digest(),
+    )
+    trainer.resume()
+    try:
+        return trainer.train(until=segment.until_step, stop=wish)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"step {trainer.step} does not fit into memory ({str(error).splitlines()[0]}): cut the batch into more "
+            f"pieces than run.accumulate {run.accumulate}"
+        ) from error
+
+
+def main(path: str) -> int:
+    """Run the segment in a file; gives 0 unless it failed."""
+    segment = load(Segment, Path(path))
+    try:
+        run_segment(segment, Wish(segment.max_seconds))
+    except WonderError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        if not isinstance(error, LeaseLost | SpecError):  # the folder is another's, or there is none
+            folder = load(RunSpec, Path(segment.spec)).run_folder
+            was = read_status(folder) or Status(state="failed")
+            failed = {"state": "failed", "error": type(error).__name__, "message": str(error), "epoch": segment.epoch}
+            write_status(folder, was.model_copy(update=failed))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
