@@ -27,11 +27,12 @@ from lens_training.models.target import TargetModel
 from lens_training.moments import CHUNK
 from lens_training.positions import positions_of, split_of
 from lens_training.spec import SPLITS, DumpSpec, TargetSpec
-from lens_training.tokens import OnProgress, TokenStore, tokenizer_digest
+from lens_training.tokens import OnProgress, TokenStore
 from wonder.embedded import embedded_path
 from wonder.engine.load import LoadOptions, load_model
 from wonder.engine.memory import is_out_of_memory
 from wonder.errors import ModelNotUsable, OutOfMemory, SpecError
+from wonder.lens.tokenizer import tokenizer_digest
 from wonder.probes.fingerprint import model_fingerprint
 
 # Shape suffixes: B documents of a pass, S columns, R rows that are kept, N rows of a shard, D d_model.

@@ -1,7 +1,6 @@
 """Pretokenised corpora: integer shards with document offsets, made in bounded memory, resumable, read through maps."""
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +23,9 @@ from lens_training.artifacts import (
 )
 from lens_training.corpus import Corpus, Cursor
 from lens_training.mapped import MappedFiles
-from lens_training.spec import CorpusSpec, digest_of
+from lens_training.spec import CorpusSpec
 from wonder.errors import ArtifactMissing, SpecError
+from wonder.lens.tokenizer import tokenizer_digest
 
 PROGRESS: Final = "progress.json"
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 2**20
@@ -73,16 +73,6 @@ class TokenManifest(Manifest):
     def tokens(self) -> int:
         """Of all documents."""
         return sum(shard.tokens for shard in self.shards)
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Digest of what a tokenizer does: of its rules where it can tell them, else of its vocabulary."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return digest_of([sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.all_special_tokens))])
-    rules = json.loads(backend.to_str())
-    # Set by calls that cut or fill, and no part of how text becomes tokens.
-    return digest_of({key: rules[key] for key in rules if key not in ("truncation", "padding")})
 
 
 def tokenize(spec: CorpusSpec, tokenizer: Any, folder: Path, on_progress: OnProgress | None = None) -> TokenManifest:

@@ -12,6 +12,8 @@ WonderError
 │   ├── UnknownProbe           a concept was asked for that no bundle of this model provides
 │   ├── ProbeMismatch          a probe belongs to another model, layer or width
 │   ├── CompressorMismatch     a compressor belongs to another model, layer or width
+│   ├── UnknownLens            a lens was asked for that this worker, or this registry, does not have
+│   ├── LensMismatch           a lens belongs to another model, tokenizer, layer or width
 │   ├── InjectionRefused       a vector or prior state cannot be put into this model
 │   ├── SettingNotSupported    the model or the engine cannot do what was asked
 │   └── AnswerDoesNotParse     the model's text is not a value of the action's output type
@@ -37,6 +39,9 @@ WonderError
 │   ├── CalibrationMismatch    the labels are of several models, or of another one than was asked for
 │   ├── NotPromoted            the new calibration is not as good as the one in force: nothing was moved
 │   └── CalibrationConflict    somebody else moved what is in force
+├── LensError                  a trained lens cannot come into force
+│   ├── LensNotPromoted        it is not as good as the one in force, or as was asked for: nothing was moved
+│   └── LensConflict           somebody else moved what is in force
 ├── RoutingError               a decision cannot be taken
 │   ├── NoTrace                `decide` was called before the action ran
 │   ├── MessageTooLarge        the text is too long for a message between agents: send a reference
@@ -122,6 +127,14 @@ class ProbeMismatch(RequestError):
 
 class CompressorMismatch(RequestError):
     """A compressor belongs to another model, layer or width."""
+
+
+class UnknownLens(RequestError):
+    """No lens of that name is there."""
+
+
+class LensMismatch(RequestError):
+    """A lens belongs to another model, tokenizer, layer or width."""
 
 
 class InjectionRefused(RequestError):
@@ -230,6 +243,18 @@ class NotPromoted(CalibrationError):
 
 class CalibrationConflict(CalibrationError):
     """Another calibration is in force than the caller knows."""
+
+
+class LensError(WonderError):
+    """A trained lens cannot come into force."""
+
+
+class LensNotPromoted(LensError):
+    """The lens is not as good as the one in force, or as was asked for."""
+
+
+class LensConflict(LensError):
+    """Another lens is in force than the caller knows."""
 
 
 class RoutingError(WonderError):

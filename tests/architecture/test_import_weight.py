@@ -10,7 +10,15 @@ import pytest
 import wonder
 
 HEAVY = ("torch", "numpy", "transformers", "safetensors", "sklearn", "boto3")
-MAY_BE_HEAVY = ("wonder.engine", "wonder.probes", "wonder.compression", "wonder.lens", "wonder.anatomy")
+MAY_BE_HEAVY = (
+    "wonder.engine",
+    "wonder.probes",
+    "wonder.compression",
+    "wonder.anatomy",
+    "wonder.lens.bundle",
+    "wonder.lens.decoder",
+    "wonder.lens.encoder",
+)
 PURE = (
     "wonder.trace",
     "wonder.calibration",

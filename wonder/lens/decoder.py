@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from wonder.anatomy import examine
+from wonder.lens.manifest import Injection
 
 # Shape suffixes: B activations, T tokens of the text, P tokens of the prompt, D d_model, V vocabulary.
-
-Injection = Literal["projection", "scale", "per_layer", "additive"]
-"""`projection`: the activation's token is W((A − mean)·s) + b, W beginning as the identity. `scale`: the activation's
-direction at a fixed length. `per_layer`: the token is written again before each of the first blocks, each with a map of
-its own. `additive`: the direction is added to the state after block 1, as long as that state."""
 
 FORBIDDEN: Final = -1e4
 """Added to the logits of tokens that must not be spoken, in every path."""

@@ -34,6 +34,10 @@ class Encoder(nn.Module):
         base, name = _holder(model, anatomy.blocks[0])
         setattr(base, name, nn.ModuleList(anatomy.blocks[: layer + 1]))
         anatomy.config.num_hidden_layers = layer + 1
+        for listed in ("layer_types", "mlp_layer_types", "no_rope_layers"):
+            # One entry per block: a configuration that lists more of them than it has blocks does not load again.
+            if isinstance(kinds := getattr(anatomy.config, listed, None), list):
+                setattr(anatomy.config, listed, kinds[: layer + 1])
         self.base = base
         # In a list: they are parts of `base`, and a part that is registered twice is saved twice.
         self._parts = [model.get_input_embeddings(), anatomy.blocks[layer]]

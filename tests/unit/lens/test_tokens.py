@@ -16,9 +16,10 @@ from lens_training.corpus import Corpus, Cursor
 from lens_training.spec import CorpusSpec
 from lens_training.stories.target import Words
 from lens_training.stories.world import stories
-from lens_training.tokens import TokenStore, tokenize, tokenizer_digest
+from lens_training.tokens import TokenStore, tokenize
 from tests.unit.lens.conftest import Specify, content
 from wonder.errors import ArtifactCorrupt, ArtifactMissing, ExtraMissing, SpecError
+from wonder.lens.tokenizer import tokenizer_digest
 
 
 class StopHereError(Exception):
