@@ -1,7 +1,7 @@
 """What decides a lens and its training: one frozen specification from texts to a registered bundle; torch-free."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,9 +13,6 @@ Objective = Literal["warm_start", "ste_parallel", "ste_recurrent", "grpo"]
 passes. `ste_recurrent`: the same through a differentiable rollout. `grpo`: policy gradient on the reconstruction, with
 the encoder learning along."""
 Injection = Literal["projection", "scale", "per_layer", "additive"]
-
-RUN: Final = "run"
-"""Folder of checkpoints and progress, in the specification's folder."""
 
 
 def _schedule(text: str) -> str:
@@ -200,6 +197,8 @@ class RunSpec(DataSpec):
     lens: LensSpec = LensSpec()
     run: Run | None = None
     """None: only data are made."""
+    run_name: str = Field("run", min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Subfolder of checkpoints and progress: several runs may share one folder, and so its data."""
     parallel: ParallelSpec = ParallelSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
@@ -218,18 +217,20 @@ class RunSpec(DataSpec):
     @property
     def run_folder(self) -> Path:
         """Folder of checkpoints, progress, evaluation and bundle."""
-        return Path(self.folder) / RUN
+        return Path(self.folder) / self.run_name
 
-    def training_digest(self) -> str:
-        """Of everything that decides the trained weights; checkpoints of another one are not gone on with.
+    def training_digest(self, step: int) -> str:
+        """Of everything that decides the weights after so many steps; checkpoints of another one are not gone on with.
 
-        Where things are, how steps are spread, how long the run is, and how it is judged and registered, are no part
-        of it.
+        Where things are, how steps are spread, and how a lens is judged and registered, are no part of it; nor are
+        phases that had not begun, so that a run can be extended.
         """
         assert self.run is not None
         parts: dict[str, Any] = {
             name: getattr(self, name).model_dump(mode="json") for name in ("corpus", "target", "dump", "lens")
         }
         run = self.run.model_dump(mode="json", exclude={"checkpoint_every", "keep"})
+        begun = self.run.place(step - 1)[0] + 1 if 0 < step <= self.run.steps else len(self.run.phases) if step else 0
+        run["phases"] = run["phases"][:begun]
         parts["corpus"].pop("path")
         return digest_of({**parts, "run": run})

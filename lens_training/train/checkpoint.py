@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,9 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lens_training.artifacts import publish
+from lens_training.train.kept import LATEST, name_of
 from wonder.errors import CorruptCheckpoint
-
-LATEST: Final = "LATEST"
 
 
 def save_checkpoint(
@@ -35,7 +34,7 @@ def save_checkpoint(
         state: All else; plain JSON.
         keep: How many of the newest stay.
     """
-    name = f"step_{step:08d}"
+    name = name_of(step)
     final, temporary = folder / name, folder / f".{name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -56,10 +56,12 @@ class Trainer:
     """Asked before a checkpoint is published; raises where another attempt has taken the run over."""
     epoch: int = 0
     """Of the lease; stands in the status."""
-    digest: str = ""
-    """Of the specification; a checkpoint of another one is refused."""
+    digest: Callable[[int], str] = lambda _step: ""
+    """Of what the specification says up to a step; a checkpoint of another one is refused."""
     step: int = 0
     average: dict[str, Tensor] = field(default_factory=dict)
+    _saved: int = field(default=-1, init=False)
+    """Step of the newest checkpoint: a kill while the one to go on from is written again would leave none."""
 
     def __post_init__(self) -> None:
         self.optimizers = {
@@ -80,10 +82,11 @@ class Trainer:
         if found is None:
             return False
         self.step, tensors, state = found
-        if state["digest"] != self.digest:
+        self._saved = self.step
+        if state["digest"] != (wanted := self.digest(self.step)):
             raise DigestMismatch(
                 f"the checkpoint at step {self.step} in {self.folder} is of the specification {state['digest'][:12]}…, "
-                f"and this run's is {self.digest[:12]}…: train into another folder, or go on with the one it is of"
+                f"and this run's is {wanted[:12]}…: train into another folder, or go on with the one it is of"
             )
         with torch.no_grad():
             for name, value in self._weights().items():
@@ -108,9 +111,10 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             found, plain[name] = optimizer_tensors(optimizer, f"optimizer.{name}")
             tensors |= found
-        return save_checkpoint(
-            self.folder, self.step, tensors, {"optimizers": plain, "digest": self.digest}, keep=self.run.keep
-        )
+        state = {"optimizers": plain, "digest": self.digest(self.step)}
+        saved = save_checkpoint(self.folder, self.step, tensors, state, keep=self.run.keep)
+        self._saved = self.step
+        return saved
 
     def train(self, *, until: int | None = None, stop: Stop = lambda: False) -> bool:
         """Take steps until the run, the segment or the patience is over.
@@ -127,7 +131,6 @@ class Trainer:
         """
         end = self.run.steps if until is None else min(until, self.run.steps)
         progress = None if self.folder is None else Progress(self.folder, self.run.steps, self.epoch)
-        saved = -1
         try:
             while self.step < end and not stop():
                 phase, loss, metrics = self._take_step()
@@ -139,10 +142,9 @@ class Trainer:
                         )
                     if self.step % self.run.checkpoint_every == 0:
                         self.save()
-                        saved = self.step
             is_over = self.step >= self.run.steps
             if progress is not None:
-                if saved != self.step:
+                if self._saved != self.step:
                     self.save()
                 state = "completed" if is_over else "segment_done" if self.step >= end else "preempted"
                 progress.status(state, self.step, checkpoint=f"step_{self.step:08d}")  # type: ignore[arg-type]

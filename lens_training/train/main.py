@@ -59,7 +59,7 @@ def run_segment(segment: Segment, wish: Wish) -> bool:
         rate_scale=segment.rate_scale,
         may_publish=lambda: check_lease(folder, segment.epoch),
         epoch=segment.epoch,
-        digest=spec.training_digest(),
+        digest=spec.training_digest,
     )
     trainer.resume()
     try:
@@ -80,13 +80,20 @@ def main(path: str) -> int:
         run_segment(segment, Wish(segment.max_seconds))
     except WonderError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        if not isinstance(error, LeaseLost | SpecError):  # the folder is another's, or there is none
-            folder = load(RunSpec, Path(segment.spec)).run_folder
+        folder = _folder(segment)
+        if folder is not None and not isinstance(error, LeaseLost):  # the folder is another's
             was = read_status(folder) or Status(state="failed")
             failed = {"state": "failed", "error": type(error).__name__, "message": str(error), "epoch": segment.epoch}
             write_status(folder, was.model_copy(update=failed))
         return 1
     return 0
+
+
+def _folder(segment: Segment) -> Path | None:
+    try:
+        return load(RunSpec, Path(segment.spec)).run_folder
+    except SpecError:
+        return None
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Progress as files: one JSON line per report, and a status that is always whole. Torch-free: supervisors read them."""
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from lens_training.artifacts import publish
 from wonder.wire import WireModel
+
+TAIL_BYTES: Final = 16_384
+"""More than the longest report."""
 
 State = Literal["running", "segment_done", "completed", "preempted", "failed"]
 
@@ -101,6 +105,32 @@ def read_status(folder: Path) -> Status | None:
         return Status.model_validate_json((folder / "status.json").read_bytes())
     except FileNotFoundError:
         return None
+
+
+def last_progress(folder: Path) -> ProgressRecord | None:
+    """The newest whole report; reads the end of the file only."""
+    try:
+        with (folder / "progress.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            return ProgressRecord.model_validate_json(line)
+        except ValidationError:
+            continue
+    return None
+
+
+def final_trace(records: Iterable[ProgressRecord]) -> list[ProgressRecord]:
+    """Without the reports of steps that were taken again, because what came after a checkpoint was lost."""
+    kept: list[ProgressRecord] = []
+    for record in records:
+        while kept and kept[-1].step >= record.step:
+            kept.pop()
+        kept.append(record)
+    return kept
 
 
 def read_progress(folder: Path) -> Iterator[ProgressRecord]:

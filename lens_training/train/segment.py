@@ -27,8 +27,6 @@ class Segment(Spec):
     """Below 1 after the run diverged."""
     pieces: int = Field(1, ge=1)
     """Times as many pieces per batch as the specification says: above 1 after memory was too small."""
-    back: int = Field(0, ge=0)
-    """Checkpoints to go back before going on."""
 
 
 def take_lease(folder: Path, epoch: int) -> None:

@@ -15,10 +15,11 @@ from lens_training.__main__ import main
 from lens_training.run_spec import RunSpec
 from lens_training.spec import parse
 from lens_training.train.checkpoint import load_checkpoint
-from lens_training.train.progress import read_progress, read_status
+from lens_training.train.kept import go_back, kept_steps, latest_step
+from lens_training.train.progress import final_trace, last_progress, read_progress, read_status
 from lens_training.train.segment import Segment, check_lease, next_epoch, take_lease
 from tests.unit.lens.conftest import Specify
-from wonder.errors import LeaseLost, SpecError
+from wonder.errors import ArtifactMissing, LeaseLost, SpecError
 
 PHASES = [
     {"objective": "warm_start", "steps": 6, "batch": 8},
@@ -82,6 +83,54 @@ def test_a_run_of_another_specification_is_not_gone_on_with(config: Path, capsys
     config.write_text(json.dumps(value))
     assert main(["train", str(config)]) == 1
     assert "DigestMismatch" in capsys.readouterr().err
+
+
+def test_a_run_can_be_extended_by_phases_but_what_has_begun_cannot_be_changed(config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    further = {"objective": "warm_start", "steps": 3, "batch": 4}
+    for folder in (whole, parts):
+        value = trained(config, folder)
+        value["run"] = value["run"] | {"phases": [*PHASES, further]}
+        (tmp_path / f"{folder.name}.json").write_text(json.dumps(value))
+        if folder is parts:
+            (tmp_path / "short.json").write_text(json.dumps(value | {"run": value["run"] | {"phases": PHASES}}))
+    assert main(["train", str(tmp_path / "whole.json")]) == 0
+    assert main(["train", str(tmp_path / "short.json")]) == 0
+    assert main(["train", str(tmp_path / "parts.json")]) == 0
+    found = [load_checkpoint(folder / "run") for folder in (whole, parts)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0][0] == found[1][0] == 15
+    assert all(value.equal(found[1][1][name]) for name, value in found[0][1].items())
+    value = json.loads((tmp_path / "parts.json").read_text())
+    value["run"]["phases"][1]["steps"] = 7
+    (tmp_path / "parts.json").write_text(json.dumps(value))
+    assert main(["train", str(tmp_path / "parts.json")]) == 1
+
+
+def test_a_run_goes_back_to_an_older_checkpoint_or_to_its_beginning(config: Path) -> None:
+    folder = parse(RunSpec, json.loads(config.read_text())).run_folder
+    assert main(["train", str(config)]) == 0
+    assert kept_steps(folder) == [4, 8, 12]
+    for _ in range(2):
+        go_back(folder, 4)
+        assert (latest_step(folder), kept_steps(folder)) == (4, [4])
+    with pytest.raises(ArtifactMissing, match=r"no checkpoint of step 8; it has \[4\]"):
+        go_back(folder, 8)
+    assert main(["train", str(config)]) == 0
+    assert kept_steps(folder) == [4, 8, 12]
+    go_back(folder, 0)
+    assert (latest_step(folder), kept_steps(folder)) == (0, [])
+
+
+def test_the_newest_report_is_read_from_the_end_and_steps_taken_again_count_once(tmp_path: Path) -> None:
+    assert last_progress(tmp_path) is None
+    lines = [f'{{"step": {step}, "time": 1.0, "phase": "{"x" * 900}"}}' for step in (20, 40, 60, 40, 60, 80)]
+    (tmp_path / "progress.jsonl").write_text("\n".join([*lines, '{"step": 100, "ti']))
+    found = last_progress(tmp_path)
+    assert found is not None
+    assert found.step == 80
+    assert [record.step for record in final_trace(read_progress(tmp_path))] == [20, 40, 60, 80]
 
 
 def test_the_attempt_with_the_highest_epoch_owns_a_run(tmp_path: Path) -> None:
