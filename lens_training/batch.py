@@ -1,7 +1,7 @@
 """`Batch`: activations with the texts they come from, as every stage of training and evaluation reads them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -21,6 +21,8 @@ class Batch:
     """Where the activation was read."""
     document_B: Tensor
     """Rows of one document share what they are about: intervals are drawn over documents."""
+    first: int = 0
+    """Number of the first row within the batch of the step that these rows are a part of."""
 
     def __len__(self) -> int:
         return self.activation_BD.shape[0]
@@ -34,23 +36,34 @@ class Batch:
         """Some of the rows, in this order."""
         return Batch(self.activation_BD[index], self.ids_BS[index], self.pos_B[index], self.document_B[index])
 
-    def shuffled(self, size: int, seed: int, step: int) -> "Batch":
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        activation_BD, ids_BS, pos_B = (x.to(device) for x in (self.activation_BD, self.ids_BS, self.pos_B))
+        return Batch(activation_BD, ids_BS, pos_B, self.document_B, self.first)
+
+    def part(self, first: int, last: int) -> "Batch":
+        """The rows from `first` to before `last`, which know where they stood."""
+        found = self.rows(torch.arange(first, last, device=self.pos_B.device))
+        return replace(found, first=self.first + first)
+
+    def shuffled(self, size: int, seed: int, step: int, part: tuple[int, int] | None = None) -> "Batch":
         """The rows of a step: every row once per epoch, in an order that depends on seed and step alone."""
         count = len(self)
+        first, last = part or (0, size)
         chosen = []
-        for at in range(step * size, (step + 1) * size):
+        for at in range(step * size + first, step * size + last):
             epoch, place = divmod(at, count)
             chosen.append((epoch, place))
         orders = {
             epoch: torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
             for epoch in {epoch for epoch, _ in chosen}
         }
-        return self.rows(torch.stack([orders[epoch][place] for epoch, place in chosen]))
+        return replace(self.rows(torch.stack([orders[epoch][place] for epoch, place in chosen])), first=first)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Consecutive pieces of at most `size` rows."""
         for first in range(0, len(self), size):
-            yield self.rows(torch.arange(first, min(first + size, len(self))))
+            yield self.part(first, min(first + size, len(self)))
 
 
 class RowSource(Protocol):
@@ -58,8 +71,15 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def shuffled(self, size: int, seed: int, step: int) -> Batch:
-        """The rows of a step: every row once per epoch, in an order that depends on seed and step alone."""
+    def shuffled(self, size: int, seed: int, step: int, part: tuple[int, int] | None = None) -> Batch:
+        """The rows of a step: every row once per epoch, in an order that depends on seed and step alone.
+
+        Args:
+            size: Rows of the whole batch.
+            seed: Of the order.
+            step: From 0.
+            part: Which of them, from and to before; None: all.
+        """
         ...
 
 

@@ -1,5 +1,6 @@
 """`ActivationDataset`: the rows of a dump in an order that depends on seed and place alone, with an exact cursor."""
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -112,10 +113,11 @@ class ActivationDataset:
         """
         return self._part(step * size, size, rank, ranks)
 
-    def shuffled(self, size: int, seed: int, step: int) -> Batch:
+    def shuffled(self, size: int, seed: int, step: int, part: tuple[int, int] | None = None) -> Batch:
         """The rows of a step in the order of another seed, as `Batch.shuffled` gives them: what a trainer asks for."""
-        place_N = np.arange(step * size, (step + 1) * size, dtype=np.int64)
-        return self.rows(_permuted(place_N % len(self), place_N // len(self), len(self), seed))
+        first, last = part or (0, size)
+        place_N = np.arange(step * size + first, step * size + last, dtype=np.int64)
+        return replace(self.rows(_permuted(place_N % len(self), place_N // len(self), len(self), seed)), first=first)
 
     def sample(self, most: int) -> Batch:
         """So many rows, or all if there are fewer, always the same ones: for evaluation."""

@@ -3,6 +3,8 @@
 Everything that is differentiated happens inside `forward`, so that the hooks of data-parallel wrappers always fire.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +38,11 @@ class Weights:
     anchor: float = 0.0
     """Of the KL to the decoder as it was after the warm start."""
     entropy: float = 0.0
-    """Of what the mean token entropy lacks to `entropy_floor`."""
+    """Of what the mean token entropy of a text lacks to `entropy_floor`."""
     entropy_floor: float = 0.5
     delta: bool = False
-    """Add another row's error to the reconstruction before the KL."""
+    """Add another row's error to the reconstruction before the KL; another row of the same piece, so this term alone
+    depends on how a batch is cut."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class LensSystem(nn.Module):
         # In lists, so that the frozen models are no part of what is trained, saved or wrapped.
         self._target = [target]
         self._anchor: list[Decoder] = []
+        self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered around a rollout: where parameters are spread over processes, they are brought together once."""
         self.variance = statistics.variance
         self.length, self.skip, self.neutral = length, skip, neutral
 
@@ -125,25 +130,29 @@ class LensSystem(nn.Module):
         activation_BD = batch.activation_BD
         table_VD = self.encoder.embedding.weight
         if recurrent:
-            ids_BT, embeds_BTD, logits_BTV = self._recurrent_rollout(activation_BD, seed, weights)
+            ids_BT, embeds_BTD, logits_BTV = self._recurrent_rollout(batch, seed, weights)
         else:
-            rollout = self.decoder.rollout(activation_BD, self.length, seed=seed)
-            ids_BT = rollout.ids_BT
+            ids_BT = self._drawn(activation_BD, seed, batch.first)
             logits_BTV = self.decoder.token_logits(activation_BD, ids_BT)
-            noise_BTV = self._noise(seed, logits_BTV)
+            noise_BTV = self._noise(seed, logits_BTV, batch.first)
             embeds_BTD = straight_through_embed(logits_BTV, noise_BTV, ids_BT, table_VD, weights.tau)
         predicted_BD = self.encoder(embeds_BTD)
         error = relative_error(predicted_BD, activation_BD, self.variance).mean()
         extra, metrics = self._extra(batch, predicted_BD, ids_BT, logits_BTV, weights, seed)
         return StepOutput(error + extra, {"error": error.item(), **metrics})
 
-    def _recurrent_rollout(self, activation_BD: Tensor, seed: int, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, activation_BD: Tensor, seed: int, first: int) -> Tensor:
+        """Texts of rows whose first has this number, (B, T)."""
+        with self.gathered():
+            return self.decoder.rollout(activation_BD, self.length, seed=seed, first=first).ids_BT
+
+    def _recurrent_rollout(self, batch: Batch, seed: int, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
         """The rollout with its graph: each token's straight-through embedding is also what the decoder reads next."""
         own_VD, table_VD = self.decoder.embedding.weight, self.encoder.embedding.weight
-        logits_BV, cache = self.decoder.begin(activation_BD)
+        logits_BV, cache = self.decoder.begin(batch.activation_BD)
         ids, read, all_logits = [], [], []
         for step in range(self.length):
-            noise_BV = gumbel(seed, step, logits_BV.shape, logits_BV.device)
+            noise_BV = self._noise(seed, logits_BV[:, None], batch.first, step)[:, 0]
             ids_B1 = (logits_BV.detach() + noise_BV).argmax(-1, keepdim=True)
             pair = (logits_BV[:, None], noise_BV[:, None], ids_B1)
             ids.append(ids_B1)
@@ -159,7 +168,7 @@ class LensSystem(nn.Module):
         group = weights.group
         each = torch.arange(len(batch), device=batch.pos_B.device).repeat_interleave(group)
         activation_GD = batch.activation_BD[each]
-        ids_GT = self.decoder.rollout(activation_GD, self.length, seed=seed).ids_BT
+        ids_GT = self._drawn(activation_GD, seed, batch.first * group)
         logits_GTV = self.decoder.token_logits(activation_GD, ids_GT)
         log_p_GT = logits_GTV.log_softmax(-1).gather(-1, ids_GT[..., None])[..., 0]
         predicted_GD = self.reconstruct(ids_GT)
@@ -206,7 +215,8 @@ class LensSystem(nn.Module):
             term = kl_estimate(log_p, reference.gather(-1, chosen)).mean()
             total, metrics["anchor"] = total + weights.anchor * term, term.item()
         if weights.entropy:
-            term = torch.relu(weights.entropy_floor - entropy_BT.mean())
+            # Per text, not of the batch: pieces of a batch must add up to the batch.
+            term = torch.relu(weights.entropy_floor - entropy_BT.mean(-1)).mean()
             total, metrics["entropy_lack"] = total + weights.entropy * term, term.item()
         return total, metrics
 
@@ -229,7 +239,8 @@ class LensSystem(nn.Module):
         logits: Tensor = self.target.model(input_ids=torch.cat([first, ids_BT[:, :-1]], 1)).logits
         return logits.float() + self.decoder.bias_V  # type: ignore[operator]
 
-    def _noise(self, seed: int, logits_BTV: Tensor) -> Tensor:
+    def _noise(self, seed: int, logits_BTV: Tensor, first: int, begin: int = 0) -> Tensor:
         rows, length, vocabulary = logits_BTV.shape
-        steps = [gumbel(seed, step, (rows, vocabulary), logits_BTV.device) for step in range(length)]
+        shape, device = (rows, vocabulary), logits_BTV.device
+        steps = [gumbel(seed, begin + step, shape, device, first) for step in range(length)]
         return torch.stack(steps, 1)

@@ -16,6 +16,8 @@ from wonder.lens.manifest import Injection
 
 FORBIDDEN: Final = -1e4
 """Added to the logits of tokens that must not be spoken, in every path."""
+NOISE_ROWS: Final = 16
+"""Rows whose noise is drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,31 @@ class Rollout:
     seed: int | None
     """Of the noise; None where the likeliest token was taken."""
     temperature: float
+    first: int = 0
+    """Number of the first row: the noise of a row depends on its number, not on the rows beside it."""
 
 
-def gumbel(seed: int, step: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    """Standard Gumbel noise of one step; the same for the same seed and step, so that none has to be kept.
+def gumbel(seed: int, step: int, shape: tuple[int, int], device: torch.device, first: int = 0) -> Tensor:
+    """Standard Gumbel noise of one step; the same for the same seed, step and row, so that none has to be kept.
 
     The largest of logits + noise is an exact sample of softmax(logits) (Gumbel 1954; Jang et al. 2017).
+
+    Args:
+        seed: Of the texts.
+        step: Token of the text.
+        shape: (B, V).
+        device: Where it is drawn; another kind of device draws other numbers.
+        first: Number of the first row. Rows drawn apart, in other processes even, are those drawn together.
     """
-    generator = torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % 2**63)
-    uniform = torch.rand(*shape, generator=generator, device=device).clamp_(1e-20, 1 - 1e-7)
+    rows, vocabulary = shape
+    blocks = range(first // NOISE_ROWS, -(-(first + rows) // NOISE_ROWS))
+    generator = torch.Generator(device=device)
+    drawn = []
+    for block in blocks:
+        generator.manual_seed(((seed * 1_000_003 + step) * 1_000_033 + block) % 2**63)
+        drawn.append(torch.rand(NOISE_ROWS, vocabulary, generator=generator, device=device))
+    skipped = first - blocks.start * NOISE_ROWS
+    uniform = torch.cat(drawn)[skipped : skipped + rows].clamp_(1e-20, 1 - 1e-7)
     return -torch.log(-torch.log(uniform))
 
 
@@ -90,7 +108,13 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def rollout(
-        self, activation_BD: Tensor, length: int, *, seed: int | None = None, temperature: float = 1.0
+        self,
+        activation_BD: Tensor,
+        length: int,
+        *,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        first: int = 0,
     ) -> Rollout:
         """Texts of `length` tokens, one per activation, with cached keys and values and without a graph.
 
@@ -99,16 +123,19 @@ class Decoder(nn.Module):
             length: Tokens of each text.
             seed: Of the noise; None takes the likeliest token.
             temperature: Of the distribution that is drawn from.
+            first: Number of the first row, for the noise.
         """
         logits_BV, cache = self.begin(activation_BD)
         found = []
         for step in range(length):
             if seed is not None:
-                logits_BV = logits_BV / temperature + gumbel(seed, step, logits_BV.shape, logits_BV.device)
+                logits_BV = logits_BV / temperature + gumbel(
+                    seed, step, (logits_BV.shape[0], logits_BV.shape[1]), logits_BV.device, first
+                )
             found.append(logits_BV.argmax(-1))
             if step + 1 < length:
                 logits_BV = self.go_on(self.embedding(found[-1]), cache)
-        return Rollout(torch.stack(found, 1), seed, temperature)
+        return Rollout(torch.stack(found, 1), seed, temperature, first)
 
     def token_logits(self, activation_BD: Tensor, ids_BT: Tensor) -> Tensor:
         """The logits that precede each token of a given text, in one pass: (B, T, V), float32."""

@@ -1,6 +1,7 @@
 """Decoder and encoder: every path gives the same numbers, and gradients are those of the textbook."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -82,6 +83,18 @@ def test_the_same_seed_draws_the_same_texts_and_no_seed_the_likeliest() -> None:
     assert not torch.equal(made.rollout(x, 5, seed=1).ids_BT, made.rollout(x, 5, seed=2).ids_BT)
     greedy = made.rollout(x, 5).ids_BT
     assert torch.equal(made.token_logits(x, greedy).argmax(-1), greedy)
+
+
+def test_rows_drawn_apart_are_the_rows_drawn_together() -> None:
+    made = decoder()
+    x = activations(made, 40)
+    whole = made.rollout(x, 5, seed=1).ids_BT
+    for bounds in ((0, 16, 40), (0, 7, 23, 40)):
+        parts = [
+            made.rollout(x[first:last], 5, seed=1, first=first).ids_BT for first, last in itertools.pairwise(bounds)
+        ]
+        assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(made.rollout(x[7:], 5, seed=1).ids_BT, whole[7:])
 
 
 def test_noise_draws_from_the_softmax_exactly() -> None:
