@@ -120,7 +120,7 @@ def _files(spec: CorpusSpec) -> list[Path]:
 def _dataset(spec: CorpusSpec) -> Any:
     if find_spec("datasets") is None:
         raise ExtraMissing(
-            "a corpus of source 'dataset' needs the package datasets: pip install datasets, or use jsonl"
+            "a corpus of source 'dataset' needs the package datasets: pip install 'wonder-temporal[data]', or use jsonl"
         )
     from datasets import load_from_disk  # noqa: PLC0415 - an extra
 

@@ -149,7 +149,10 @@ class EvaluationSpec(Spec):
 
 
 class GateSpec(Spec):
-    """What a lens must reach to be registered; a bar that is None is not asked."""
+    """What a lens must reach to be registered; a bar that is None is not asked.
+
+    A minimum is reached when the low end of the 95 % interval reaches it, a maximum when the high end stays under it.
+    """
 
     minimum_fve: float | None = None
     minimum_kl_recovered: float | None = None
