@@ -11,6 +11,7 @@ from temporalio import workflow
 
 from wonder.discovery import configured_workflows, load_workflows, type_name
 from wonder.errors import RequestError
+from wonder.graph.workflow import Graph
 from wonder.names import WORKFLOW_QUEUE
 
 
@@ -25,10 +26,8 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
 
 async def run_schema(arguments: argparse.Namespace) -> int:
     """Print it."""
-    known = {
-        type_name(found): found
-        for found in load_workflows(configured_workflows() if arguments.workflows is None else arguments.workflows)
-    }
+    named = configured_workflows() if arguments.workflows is None else arguments.workflows
+    known = {type_name(found): found for found in (*load_workflows(named), Graph)}
     if arguments.type is None:
         sys.stdout.write("\n".join(known) + "\n" if known else "no workflows: name modules with --workflows\n")
         return 0
@@ -39,7 +38,7 @@ async def run_schema(arguments: argparse.Namespace) -> int:
     schema = TypeAdapter(taken).json_schema()
     command = (
         f"temporal workflow start --type {arguments.type} --task-queue {arguments.task_queue} "
-        f"--input {shlex.quote(json.dumps(example(schema)))}"
+        f"--input {shlex.quote(json.dumps(example(schema), ensure_ascii=False))}"
     )
     sys.stdout.write(json.dumps(schema, indent=2) + "\n\n" + command + "\n")
     return 0
@@ -57,12 +56,26 @@ def input_type(known: dict[str, type], name: str) -> Any:
     return definition.arg_types[0] if definition.arg_types else None
 
 
-def example(schema: dict[str, Any]) -> dict[str, Any]:
-    """A value for every property without a default, in the shape of the schema."""
-    samples: dict[str, Any] = {"string": "…", "integer": 1, "number": 0.5, "boolean": True, "array": [], "object": {}}
-    required = schema.get("required", [])
-    properties = schema.get("properties", {})
-    return {
-        name: properties[name].get("enum", [samples.get(properties[name].get("type", "string"), "…")])[0]
-        for name in required
-    }
+def example(schema: dict[str, Any]) -> Any:
+    """The schema's own example; else a value with every property that has no default, in its shape."""
+    if schema.get("examples"):
+        return schema["examples"][0]
+    return _example(schema, schema.get("$defs", {}))
+
+
+def _example(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        return _example(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return _example(schema[choice][0], definitions)
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            required = {name: schema["properties"][name] for name in schema.get("required", [])}
+            return {name: _example(part, definitions) for name, part in required.items()}
+        case "array":
+            return [_example(schema["items"], definitions)] if schema.get("minItems", 0) else []
+        case kind:
+            return {"integer": 1, "number": 0.5, "boolean": True}.get(str(kind), "…")

@@ -2,9 +2,9 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from wonder.names import EMBEDDED_MODEL
 from wonder.review.types import OnTimeout, Verdict
@@ -148,8 +148,25 @@ class Resume(WireRecord):
     steps: int
 
 
+EXAMPLE: Final[dict[str, Any]] = {
+    "graph": {
+        "actions": {"answer": {"prompt": "Ticket: {text}\nTriage:"}},
+        "rows": [
+            {"from": "answer", "to": "person", "condition": "thought_trace.overall_confidence < 0.7"},
+            {"from": "answer", "to": "done", "condition": "otherwise"},
+        ],
+        "reviews": {"person": {"sla": "4h"}},
+        "ends": ["done"],
+    },
+    "input": {"text": "I was charged twice"},
+}
+"""Stands in the schema, so that whoever starts a graph by hand has something that runs."""
+
+
 class GraphRun(WireModel):
     """The input of `wonder.Graph`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     graph: GraphSpec
     input: dict[str, JsonValue] = Field(default_factory=dict)
