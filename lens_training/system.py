@@ -141,10 +141,10 @@ class LensSystem(nn.Module):
         extra, metrics = self._extra(batch, predicted_BD, ids_BT, logits_BTV, weights, seed)
         return StepOutput(error + extra, {"error": error.item(), **metrics})
 
-    def _drawn(self, activation_BD: Tensor, seed: int, first: int) -> Tensor:
-        """Texts of rows whose first has this number, (B, T)."""
+    def _drawn(self, activation_BD: Tensor, seed: int, first: int, group: int = 1) -> Tensor:
+        """Texts whose first has this number, `group` of each activation side by side, (B·G, T)."""
         with self.gathered():
-            return self.decoder.rollout(activation_BD, self.length, seed=seed, first=first).ids_BT
+            return self.decoder.rollout(activation_BD, self.length, seed=seed, first=first, group=group).ids_BT
 
     def _recurrent_rollout(self, batch: Batch, seed: int, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
         """The rollout with its graph: each token's straight-through embedding is also what the decoder reads next."""
@@ -166,17 +166,14 @@ class LensSystem(nn.Module):
 
     def _grpo(self, batch: Batch, seed: int, weights: Weights) -> StepOutput:
         group = weights.group
-        each = torch.arange(len(batch), device=batch.pos_B.device).repeat_interleave(group)
-        activation_GD = batch.activation_BD[each]
-        ids_GT = self._drawn(activation_GD, seed, batch.first * group)
-        logits_GTV = self.decoder.token_logits(activation_GD, ids_GT)
+        ids_GT = self._drawn(batch.activation_BD, seed, batch.first * group, group)
+        logits_GTV = self.decoder.token_logits(batch.activation_BD, ids_GT)
         log_p_GT = logits_GTV.log_softmax(-1).gather(-1, ids_GT[..., None])[..., 0]
         predicted_GD = self.reconstruct(ids_GT)
-        error_G = relative_error(predicted_GD, activation_GD, self.variance)
+        error_G = relative_error(predicted_GD, batch.activation_BD.repeat_interleave(group, 0), self.variance)
         reward_BG = -error_G.detach().view(-1, group)
         policy = -(advantages(reward_BG).view(-1, 1) * log_p_GT).mean()
-        first = torch.arange(0, len(each), group, device=each.device)
-        extra, metrics = self._extra(batch, predicted_GD[first], ids_GT, logits_GTV, weights, seed, activation_GD)
+        extra, metrics = self._extra(batch, predicted_GD[::group], ids_GT, logits_GTV, weights, seed)
         loss = error_G.mean() + policy + extra
         spread = reward_BG.std(-1).mean().item()
         return StepOutput(loss, {"error": error_G.mean().item(), "reward_spread": spread, **metrics})
@@ -189,9 +186,8 @@ class LensSystem(nn.Module):
         logits_BTV: Tensor,
         weights: Weights,
         seed: int,
-        activation_BD: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """The further terms, each only where it has a weight."""
+        """The further terms, each only where it has a weight; texts and logits may be several per activation."""
         total = predicted_BD.new_zeros(())
         entropy_BT = entropy(logits_BTV)
         metrics = {"entropy": entropy_BT.mean().item()}
@@ -207,9 +203,8 @@ class LensSystem(nn.Module):
             term = kl(logits_BTV, self._neutral(ids_BT))[:, self.skip :].mean()
             total, metrics["lm"] = total + weights.lm * term, term.item()
         if weights.anchor and self._anchor:
-            given = batch.activation_BD if activation_BD is None else activation_BD
             with torch.no_grad():
-                reference = self._anchor[0].token_logits(given, ids_BT).log_softmax(-1)
+                reference = self._anchor[0].token_logits(batch.activation_BD, ids_BT).log_softmax(-1)
             chosen = ids_BT[..., None]
             log_p = logits_BTV.log_softmax(-1).gather(-1, chosen)
             term = kl_estimate(log_p, reference.gather(-1, chosen)).mean()

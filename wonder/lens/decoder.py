@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Final, cast
 
 import torch
@@ -10,14 +11,22 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from wonder.anatomy import examine
+from wonder.errors import SettingNotSupported
+from wonder.lens.cache import with_room
 from wonder.lens.manifest import Injection
 
-# Shape suffixes: B activations, T tokens of the text, P tokens of the prompt, D d_model, V vocabulary.
+# Shape suffixes: B activations, N texts (B, or several per activation), T tokens of a text, P tokens of the prompt,
+# D d_model, V vocabulary.
 
 FORBIDDEN: Final = -1e4
 """Added to the logits of tokens that must not be spoken, in every path."""
 NOISE_ROWS: Final = 16
 """Rows whose noise is drawn at once."""
+
+PASS_TOKENS: Final = 64
+PASS_TOKENS_GPU: Final = 256
+"""From how many saved tokens on one more pass pays: measured on a CPU; on a GPU the weights of a pass take about as
+long to read as so many tokens to compute."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = model
         self.anatomy = examine(model)
+        # By name: the rest of the forward's signature differs from family to family.
+        self._keeps = "logits_to_keep" in signature(type(model).forward).parameters
         width = self.anatomy.d_model
         self.injection: Final = injection
         self.register_buffer("mean_D", mean_D.detach().clone())
@@ -115,45 +126,81 @@ class Decoder(nn.Module):
         seed: int | None = None,
         temperature: float = 1.0,
         first: int = 0,
+        group: int = 1,
     ) -> Rollout:
-        """Texts of `length` tokens, one per activation, with cached keys and values and without a graph.
+        """Texts of `length` tokens with cached keys and values and without a graph.
 
         Args:
             activation_BD: To be spoken about.
             length: Tokens of each text.
             seed: Of the noise; None takes the likeliest token.
             temperature: Of the distribution that is drawn from.
-            first: Number of the first row, for the noise.
+            first: Number of the first text, for the noise.
+            group: Texts per activation, which share the prompt's keys and values; they stand side by side.
         """
-        logits_BV, cache = self.begin(activation_BD)
         found = []
-        for step in range(length):
-            if seed is not None:
-                logits_BV = logits_BV / temperature + gumbel(
-                    seed, step, (logits_BV.shape[0], logits_BV.shape[1]), logits_BV.device, first
-                )
-            found.append(logits_BV.argmax(-1))
-            if step + 1 < length:
-                logits_BV = self.go_on(self.embedding(found[-1]), cache)
+        with self._evaluating():
+            logits_NV, cache = self.begin(activation_BD, group=group, room=length - 1)
+            for step in range(length):
+                if seed is not None:
+                    shape = (logits_NV.shape[0], logits_NV.shape[1])
+                    logits_NV = logits_NV / temperature + gumbel(seed, step, shape, logits_NV.device, first)
+                found.append(logits_NV.argmax(-1))
+                if step + 1 < length:
+                    logits_NV = self.go_on(self.embedding(found[-1]), cache)
         return Rollout(torch.stack(found, 1), seed, temperature, first)
 
-    def token_logits(self, activation_BD: Tensor, ids_BT: Tensor) -> Tensor:
-        """The logits that precede each token of a given text, in one pass: (B, T, V), float32."""
-        prompt_BPD = self.prompt(activation_BD)
-        whole = torch.cat([prompt_BPD, self.embedding(ids_BT[:, :-1])], 1)
-        with self._injected(activation_BD):
-            logits = self._forward(whole)
-        return logits[:, prompt_BPD.shape[1] - 1 :]
+    def token_logits(self, activation_BD: Tensor, ids_NT: Tensor) -> Tensor:
+        """The logits that precede each token of given texts: (N, T, V), float32.
 
-    def begin(self, activation_BD: Tensor) -> tuple[Tensor, DynamicCache]:
-        """The logits of the first token, (B, V) float32, and the cache to go on with; everything has its graph."""
-        cache = DynamicCache(config=self.model.config)
-        with self._injected(activation_BD):
-            return self._forward(self.prompt(activation_BD), cache)[:, -1], cache
+        Args:
+            activation_BD: What the texts are about.
+            ids_NT: The texts; several per activation stand side by side, and share what is computed of the prompt.
+        """
+        rows, (texts, length) = activation_BD.shape[0], ids_NT.shape
+        group = texts // rows
+        saved = (group - 1) * rows * (1 + len(self._buffer("right_P")))
+        if length > 1 and group > 1 and self._pays(saved):
+            first_NV, cache = self.begin(activation_BD, group=group)
+            rest = self._forward(self.embedding(ids_NT[:, :-1]), cache, keep=length - 1)
+            return torch.cat([first_NV[:, None], rest], 1)
+        if group > 1:
+            activation_BD = activation_BD.repeat_interleave(group, 0)
+        left, cache = self._left(texts)
+        prompt_NPD = self.prompt(activation_BD)[:, left:]
+        with self._injected(activation_BD, left):
+            whole = torch.cat([prompt_NPD, self.embedding(ids_NT[:, :-1])], 1)
+            return self._forward(whole, cache if left else None, keep=length)
+
+    def begin(self, activation_BD: Tensor, *, group: int = 1, room: int = 0) -> tuple[Tensor, DynamicCache]:
+        """The logits of the first token, (N, V) float32, and the cache to go on with; everything has its graph.
+
+        Args:
+            activation_BD: To be spoken about.
+            group: Texts per activation.
+            room: Tokens that will follow, for which memory is set aside where there is no graph.
+
+        Raises:
+            SettingNotSupported: Blocks are run again for their gradient, and keep no cache.
+        """
+        if self._runs_again():
+            raise SettingNotSupported(
+                "gradient checkpointing leaves keys and values out of the cache, which a rollout with a graph needs: "
+                "turn it off, or use ste_parallel instead of ste_recurrent"
+            )
+        if group > 1 and self.anatomy.is_recurrent:  # a running state is not repeated by its cache
+            activation_BD, group = activation_BD.repeat_interleave(group, 0), 1
+        left, cache = self._left(activation_BD.shape[0], room)
+        with self._injected(activation_BD, left):
+            logits_NV = self._forward(self.prompt(activation_BD)[:, left:], cache, keep=1)[:, -1]
+        if group > 1:
+            cache.batch_repeat_interleave(group)
+            logits_NV = logits_NV.repeat_interleave(group, 0)
+        return logits_NV, cache
 
     def go_on(self, embedding_BD: Tensor, cache: DynamicCache) -> Tensor:
         """The logits after one more token, (B, V) float32."""
-        return self._forward(embedding_BD[:, None], cache)[:, -1]
+        return self._forward(embedding_BD[:, None], cache, keep=1)[:, -1]
 
     def prompt(self, activation_BD: Tensor) -> Tensor:
         """The embeddings of the prompt, the activation among them: (B, P, D)."""
@@ -171,14 +218,48 @@ class Decoder(nn.Module):
             return cast(Tensor, nn.functional.normalize(centred, dim=-1) * length)
         return cast(Tensor, self.maps[at](centred))
 
-    def _forward(self, embeds: Tensor, cache: DynamicCache | None = None) -> Tensor:
-        found = self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=cache is not None)
-        return cast(Tensor, found.logits.float() + self._buffer("bias_V"))
+    def _left(self, rows: int, room: int = 0) -> tuple[int, DynamicCache]:
+        """How many tokens of the prompt are the same for all rows and were run once, and the cache they are in."""
+        cache = DynamicCache(config=self.model.config)
+        left_P = self._buffer("left_P")
+        if room > 0 and not torch.is_grad_enabled():
+            with_room(cache, len(left_P) + 1 + len(self._buffer("right_P")) + room)
+        if not self._pays((rows - 1) * len(left_P)):
+            return 0, cache
+        self._forward(self.embedding(left_P)[None], cache, keep=1)
+        cache.batch_repeat_interleave(rows)
+        return len(left_P), cache
+
+    def _pays(self, saved: int) -> bool:
+        """Whether one more pass is worth the tokens it saves, and a cache may be used at all."""
+        if self.anatomy.is_recurrent or self._runs_again():
+            return False
+        return saved >= (PASS_TOKENS_GPU if self._buffer("left_P").is_cuda else PASS_TOKENS)
+
+    def _runs_again(self) -> bool:
+        """Whether blocks are run again for their gradient: what they would enter into a cache twice, they leave out."""
+        return any(block.training and getattr(block, "gradient_checkpointing", False) for block in self.anatomy.blocks)
 
     @contextmanager
-    def _injected(self, activation_BD: Tensor) -> Iterator[None]:
-        """For the passes over the prompt: what is written into the blocks besides the token."""
-        at = len(self._buffer("left_P"))
+    def _evaluating(self) -> Iterator[None]:
+        """Without dropout, and with blocks that use a cache whatever they do for a gradient."""
+        was = self.training
+        self.train(False)
+        try:
+            yield
+        finally:
+            self.train(was)
+
+    def _forward(self, embeds: Tensor, cache: DynamicCache | None = None, *, keep: int) -> Tensor:
+        """The logits of the last `keep` tokens."""
+        some = {"logits_to_keep": keep} if self._keeps else {}
+        found = self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=cache is not None, **some)
+        return cast(Tensor, found.logits[:, -keep:].float() + self._buffer("bias_V"))
+
+    @contextmanager
+    def _injected(self, activation_BD: Tensor, left: int) -> Iterator[None]:
+        """For the passes over the prompt without its first `left` tokens: what is written into the blocks."""
+        at = len(self._buffer("left_P")) - left
         handles = []
 
         def write(block: int) -> Any:

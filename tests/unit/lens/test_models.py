@@ -11,6 +11,7 @@ from torch import Tensor
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
 from tests.unit.lens.test_target import LAYER, NAMES, target
+from wonder.errors import SettingNotSupported
 from wonder.lens.decoder import FORBIDDEN, Decoder, gumbel
 from wonder.lens.encoder import Encoder
 
@@ -18,7 +19,7 @@ BOS, MARK = 1, 4
 INJECTIONS = ["projection", "scale", "per_layer", "additive"]
 
 
-def decoder(name: str = "llama", injection: str = "projection") -> Decoder:
+def decoder(name: str = "llama", injection: str = "projection", left: tuple[int, ...] = (BOS, 9)) -> Decoder:
     made = target(name)
     width = made.d_model
     torch.manual_seed(7)
@@ -26,7 +27,7 @@ def decoder(name: str = "llama", injection: str = "projection") -> Decoder:
         copy.deepcopy(made.model).requires_grad_(),
         torch.randn(width),
         0.3,
-        left=[BOS, 9],
+        left=left,
         right=[MARK],
         forbidden=[0, MARK],
         injection=injection,  # type: ignore[arg-type]
@@ -55,6 +56,88 @@ def test_the_cached_rollout_is_the_naive_one_and_the_teacher_forced_pass_gives_i
             ids = torch.cat([ids, drawn[:, None]], 1)
     assert torch.equal(found.ids_BT, ids)
     assert len(set(map(tuple, ids.tolist()))) > 1
+
+
+LONG = (BOS, *range(9, 49))
+"""So long a prompt that running it once pays for three rows."""
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_texts_that_share_a_prompt_are_drawn_from_the_logits_of_texts_that_do_not(name: str, injection: str) -> None:
+    alone, sharing = decoder(name, injection, LONG), decoder(name, injection, LONG)
+    alone._pays = lambda _saved: False  # type: ignore[method-assign]
+    x, length, group = activations(alone, 3), 6, 20
+    each = x.repeat_interleave(group, 0)
+    assert sharing._pays(2 * len(LONG))
+    assert not sharing._pays(2)
+    ids = alone.rollout(each, length, seed=5).ids_BT
+    assert torch.equal(sharing.rollout(x, length, seed=5, group=group).ids_BT, ids)
+    found, shared, given = alone.token_logits(each, ids), sharing.token_logits(x, ids), sharing.token_logits(each, ids)
+    assert found.shape == (3 * group, length, alone.anatomy.vocabulary)
+    for other in (shared, given):
+        torch.testing.assert_close(other, found, atol=1e-5, rtol=0)
+    gradients = []
+    for made, logits in ((alone, found), (sharing, shared)):
+        logits.log_softmax(-1).gather(-1, ids[..., None]).mean().backward()
+        gradients.append({name: p.grad for name, p in made.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    scale = max(float(g.abs().max()) for g in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5 * scale, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("left", [(BOS, 9), LONG])
+def test_the_logits_of_a_rollout_are_those_of_the_teacher_forced_pass(left: tuple[int, ...]) -> None:
+    made = decoder(left=left)
+    x, group = activations(made), 3
+    with torch.no_grad():
+        ids = made.rollout(x, 7, seed=2, group=group).ids_BT
+        logits, cache = made.begin(x, group=group, room=6)
+        rolled = [logits]
+        for step in range(6):
+            rolled.append(made.go_on(made.embedding(ids[:, step]), cache))
+        torch.testing.assert_close(torch.stack(rolled, 1), made.token_logits(x, ids), atol=1e-5, rtol=0)
+
+
+def test_a_cache_with_room_holds_what_one_without_holds_and_moves_nothing() -> None:
+    made = decoder()
+    x = activations(made)
+    with torch.no_grad():
+        _, cache = made.begin(x, room=2)
+        keys = [layer.keys for layer in cache.layers]
+        for _ in range(3):
+            made.go_on(made.embedding(torch.full((5,), 9)), cache)
+    with torch.enable_grad():
+        _, plain = made.begin(x, room=2)
+        for _ in range(3):
+            made.go_on(made.embedding(torch.full((5,), 9)), plain)
+    for before, layer, other in zip(keys, cache.layers, plain.layers, strict=True):
+        assert layer.keys.shape == other.keys.shape
+        torch.testing.assert_close(layer.keys, other.keys)
+        torch.testing.assert_close(layer.values, other.values)
+        assert before.data_ptr() != layer.keys.data_ptr()  # one token more than there was room for
+        assert layer._room[0].data_ptr() == before.data_ptr()
+
+
+def test_blocks_that_are_run_again_for_their_gradient_meet_no_cache() -> None:
+    made = decoder(left=LONG)
+    x = activations(made)
+    ids = made.rollout(x, 5, seed=1).ids_BT
+    found = []
+    for again in (False, True):
+        if again:
+            made.model.activation_checkpointing_enable({"use_reentrant": False})
+        made.train()
+        made.zero_grad()
+        assert torch.equal(made.rollout(x, 5, seed=1).ids_BT, ids)
+        assert made.training
+        made.token_logits(x, ids).logsumexp(-1).sum().backward()
+        found.append([p.grad.clone() for p in made.maps.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with pytest.raises(SettingNotSupported, match="ste_parallel"):
+        made.begin(x)
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
@@ -166,8 +249,6 @@ def test_the_other_terms_are_their_formulas() -> None:
 
 
 def test_a_layer_that_the_encoder_cannot_have_is_refused() -> None:
-    from wonder.errors import SettingNotSupported
-
     made: Any = copy.deepcopy(target("llama").model)
     with pytest.raises(SettingNotSupported, match="blocks 0 to 3"):
         Encoder(made, 4, left=[BOS])
