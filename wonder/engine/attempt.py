@@ -26,4 +26,5 @@ class Attempt:
                 job.draw.generator.set_state(state)
             if (readings := job.readings) is not None:
                 del readings.steps[steps:]
+                del readings.kept[steps:]
                 readings.states = dict(states)

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wonder.engine.compress import CompressorShelf
+from wonder.engine.explain import LensShelf
 from wonder.errors import ProbeMismatch, UnknownProbe
 from wonder.probes.bundle import ProbeBundle, load_bundle
 from wonder.probes.manifest import MANIFEST_FILE
@@ -18,10 +19,18 @@ class ProbeShelf:
     """The bundles in the sub-folders of one folder; each is loaded when it is first asked for."""
 
     def __init__(
-        self, folder: Path | None, fingerprint: str, d_model: int, n_layers: int, compressors: Path | None = None
+        self,
+        folder: Path | None,
+        fingerprint: str,
+        d_model: int,
+        n_layers: int,
+        compressors: Path | None = None,
+        lenses: LensShelf | None = None,
     ) -> None:
         self.compressors = CompressorShelf(compressors, fingerprint, d_model, n_layers)
         """The compressors of the same model, which have a folder of their own."""
+        self.lenses = lenses or LensShelf()
+        """The lenses of the same model."""
         self._folder = folder
         self._fingerprint = fingerprint
         self._d_model = d_model

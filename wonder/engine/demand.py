@@ -55,6 +55,7 @@ def check(capture: ThoughtCapture, shelf: ProbeShelf, n_layers: int, *, has_stor
             its basis.
         UnknownProbe: A concept without a bundle.
         ProbeMismatch, CompressorMismatch: A bundle of another model.
+        UnknownLens: A lens that is not there.
     """
     if not capture.enabled:
         return
@@ -80,6 +81,7 @@ def check(capture: ThoughtCapture, shelf: ProbeShelf, n_layers: int, *, has_stor
         )
     probes_of(capture, shelf)
     shelf.compressors.check(capture)
+    shelf.lenses.layers(capture)
 
 
 def plan_for(captures: Sequence[ThoughtCapture], shelf: ProbeShelf, n_layers: int, support: Support) -> ReadPlan | None:
@@ -103,4 +105,5 @@ def plan_for(captures: Sequence[ThoughtCapture], shelf: ProbeShelf, n_layers: in
         else (),
         heads=any(capture.compute_attention_statistics for capture in live),
         prompt_rows=any(capture.attention_rows == "all" for capture in live),
+        explain_layers=tuple(sorted({layer for capture in live for layer in shelf.lenses.layers(capture)})),
     )

@@ -15,6 +15,7 @@ from wonder.engine.admission import checked, prompt_tokens
 from wonder.engine.assemble import Assembler, with_confidence
 from wonder.engine.concepts import ProbeShelf
 from wonder.engine.constrain import Constrainer
+from wonder.engine.explain import LensShelf, LiveModel, explained
 from wonder.engine.info import EngineInfo
 from wonder.engine.injection import Injector, insert, told
 from wonder.engine.job import Answered, Job, OnToken
@@ -44,6 +45,7 @@ class Desk:
         store: ArtifactStore | None,
         bundles: Path | None,
         compressors: Path | None,
+        lenses: Sequence[Path] = (),
         equivalences: Mapping[str, Equivalence] = EQUIVALENCES,
         most_tokens: int,
     ) -> None:
@@ -57,6 +59,7 @@ class Desk:
             store: Where artifacts go; None: nothing that needs one can be asked for.
             bundles: Folder whose sub-folders are probe bundles.
             compressors: Folder whose sub-folders are compressor bundles.
+            lenses: Bundles of lenses, folders of them, or registries.
             equivalences: When two answers count as the same, by name; `values` is always there.
             most_tokens: Tokens that a prompt and its answer may have together where the model does not say.
         """
@@ -68,7 +71,10 @@ class Desk:
         self._most_tokens = most_tokens
         self._equivalences = {**EQUIVALENCES, **equivalences}
         self._constrainer = Constrainer(tokenizer, runtime.end_ids, anatomy.vocabulary)
-        self.shelf = ProbeShelf(bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors)
+        live = LiveModel(fingerprint, anatomy.d_model, anatomy.n_layers, anatomy.vocabulary, tokenizer, runtime.device)
+        self.shelf = ProbeShelf(
+            bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors, LensShelf(lenses, live)
+        )
         self._injector = Injector(
             self.shelf.compressors, anatomy.d_model, anatomy.n_layers, runtime.device, support.soft_prompt
         )
@@ -83,6 +89,7 @@ class Desk:
             vocabulary=anatomy.vocabulary,
             context_length=anatomy.context_length,
             concepts=self.shelf.names,
+            lenses=self.shelf.lenses.ids,
             routers=[router.key for router in anatomy.routers],
             shared_experts={router.key: router.shared for router in anatomy.routers if router.shared},
             unsupported=support.unsupported,
@@ -200,7 +207,7 @@ class Desk:
         trace = told(trace, job.request, job.injected)
         if samples:
             trace = with_confidence(self._with_samples(trace, job, answered, samples), job.request.capture)
-        return trace, tensors
+        return explained(trace, job.request.capture, self.shelf.lenses, batch.readings, index), tensors
 
 
 def _seed_of(seed: int, sample: int) -> int:

@@ -45,6 +45,7 @@ class TraceEngine:
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
         compressors: Path | None = None,
+        lenses: Sequence[Path] = (),
         equivalences: Mapping[str, Equivalence] = EQUIVALENCES,
         padding_side: Side = "left",
         compile: bool | str = False,
@@ -61,6 +62,7 @@ class TraceEngine:
             store: Where artifacts go; None: nothing that needs an artifact can be asked for.
             bundles: Folder whose sub-folders are probe bundles.
             compressors: Folder whose sub-folders are compressor bundles, called by their method.
+            lenses: Bundles of lenses of this model, folders of them, registries, or `<registry>/<name>`.
             equivalences: When two answers count as the same, by name, for `ThoughtCapture(samples=…)`.
             padding_side: Where prompts of a batch are padded; both give the same numbers.
             compile: Give what nobody watches to `torch.compile`: norms and feed-forward networks of the blocks. True:
@@ -71,6 +73,9 @@ class TraceEngine:
         Raises:
             ModelNotUsable: It does not generate, or its blocks cannot be read.
             SettingNotSupported: It cannot be compiled, or gives other numbers when it is.
+            LensMismatch: A lens is of another model or tokenizer.
+            UnknownLens: There is no lens where one is looked for.
+            CorruptBundle: A lens is harmed.
         """
         self._runtime, self._support = prepare(runtime_of(model, tokenizer, padding_side))
         self._compiled = None
@@ -92,6 +97,7 @@ class TraceEngine:
             store=store,
             bundles=bundles,
             compressors=compressors,
+            lenses=lenses,
             equivalences=equivalences,
             most_tokens=max_batch_tokens,
         )
@@ -111,6 +117,7 @@ class TraceEngine:
         store: ArtifactStore | None = None,
         bundles: Path | None = None,
         compressors: Path | None = None,
+        lenses: Sequence[Path] = (),
         equivalences: Mapping[str, Equivalence] = EQUIVALENCES,
         padding_side: Side = "left",
         compile: bool | str = False,
@@ -133,6 +140,7 @@ class TraceEngine:
             store: Where artifacts go.
             bundles: Folder of probe bundles; None: the embedded model's own.
             compressors: Folder of compressor bundles; None: the embedded model's own.
+            lenses: See the class.
             equivalences: See the class.
             padding_side: See the class.
             compile: See the class; for whole models on one device, with weights as they are.
@@ -167,6 +175,7 @@ class TraceEngine:
             store=store,
             bundles=bundles,
             compressors=compressors,
+            lenses=lenses,
             equivalences=equivalences,
             padding_side=padding_side,
             compile=compile,

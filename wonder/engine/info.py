@@ -21,6 +21,8 @@ class EngineInfo(WireModel):
     """Most tokens of prompt and answer together; None where the model does not say."""
     concepts: list[str]
     """Names for `run_concept_probes`."""
+    lenses: list[str] = Field(default_factory=list)
+    """Ids of the lenses for `explain`."""
     routers: list[str]
     """Names of the routers in `expert_distribution`."""
     shared_experts: dict[str, int] = Field(default_factory=dict)

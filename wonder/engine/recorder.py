@@ -1,7 +1,7 @@
 """Collects what a batch's taps saw, step by step, as small tensors on the device; one transfer at the end."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ class ReadPlan:
     """Statistics of single heads, in the watched layers."""
     prompt_rows: bool = False
     """Attention entropy of every row of the prompt, not only of generating ones, in the watched layers."""
+    explain_layers: tuple[int, ...] = ()
+    """Layers whose states are kept at every step, to be put into words."""
+
+    @property
+    def step_layers(self) -> tuple[int, ...]:
+        """Layers whose states are kept at every step, for whatever."""
+        return tuple(sorted({*self.lens_layers, *self.explain_layers}))
 
     @property
     def ranks(self) -> int:
@@ -103,6 +110,8 @@ class BatchReadings:
     lens: LensReadings | None = None
     heads: HeadReadings | None = None
     prompt: PromptReadings | None = None
+    states_NBD: dict[int, Tensor] = field(default_factory=dict)
+    """Layer of `ReadPlan.explain_layers` → the states that produced the tokens."""
 
 
 class Recorder:
@@ -116,7 +125,7 @@ class Recorder:
         self._first_B = torch.tensor(layout.first_columns(), device=device)
         self._logits: list[tuple[LogitSums, Tensor]] = []
         self._vocabulary = 0
-        self._lens_WBD: list[Tensor] = []
+        self._steps_WBD: list[Tensor] = []
         self._tokens_B: list[Tensor] = []
         self._drawn: list[Tensor] = []
         self._states: list[tuple[Tensor, Tensor]] = []
@@ -150,8 +159,8 @@ class Recorder:
         """Reduce what one forward pass left behind."""
         states_LBD = torch.stack([sink.states[layer].to(self._device) for layer in range(self._n_layers)])
         self._states.append(state_numbers(states_LBD))
-        if self._plan.lens_layers:
-            self._lens_WBD.append(states_LBD[list(self._plan.lens_layers)])
+        if self._plan.step_layers:
+            self._steps_WBD.append(states_LBD[list(self._plan.step_layers)])
         if self._plan.state_layers:
             self._pool(states_LBD, sink, active_B)
         if self._plan.attention_layers:
@@ -185,9 +194,14 @@ class Recorder:
             lens: Of the model; None: it has none.
         """
         through = None
-        if lens is not None and self._lens_WBD:
+        there, kept = self._plan.step_layers, torch.stack(self._steps_WBD) if self._steps_WBD else None
+        if lens is not None and kept is not None and self._plan.lens_layers:
             layers = self._plan.lens_layers
-            through = read_lens(lens, layers, torch.stack(self._lens_WBD), torch.stack(self._tokens_B))
+            states_NWBD = kept[:, [there.index(layer) for layer in layers]]
+            through = read_lens(lens, layers, states_NWBD, torch.stack(self._tokens_B))
+        explained = {}
+        if kept is not None:
+            explained = {layer: kept[:, there.index(layer)].cpu() for layer in self._plan.explain_layers}
         names = [field.name for field in fields(LogitSums)]
         sums = LogitSums(*(torch.stack([getattr(part, name) for part, _ in self._logits]).cpu() for name in names))
         square_NLB, dot_NLB = (torch.stack(parts) for parts in zip(*self._states, strict=True))
@@ -210,6 +224,7 @@ class Recorder:
             lens=through,
             heads=self._finish_heads(),
             prompt=self._finish_prompt(),
+            states_NBD=explained,
         )
 
     def _pool(self, states_LBD: Tensor, sink: StepSink, active_B: Tensor) -> None:

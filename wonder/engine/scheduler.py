@@ -381,10 +381,13 @@ class SlotLoop:
             anatomy, recorder = self._runtime.anatomy, self.runner.recorder
             collected = finish(found, anatomy.config, anatomy.n_layers, len(job.prompt), anatomy.vocabulary)
             readings = collected.as_batch(recorder.experts, recorder.unread)
-            if (lens := self._runtime.lens) is not None and found.lens:
-                wanted, tokens_N1 = found.plan.lens_layers, torch.tensor(job.row.tokens)[:, None]
-                through = read_lens(lens, wanted, row_states(found.lens, wanted), tokens_N1)
+            if (lens := self._runtime.lens) is not None and (wanted := found.plan.lens_layers):
+                tokens_N1 = torch.tensor(job.row.tokens)[:, None]
+                through = read_lens(lens, wanted, row_states(found.kept, wanted), tokens_N1)
                 readings = replace(readings, lens=through)
+            if wanted := found.plan.explain_layers:
+                states_WN1D = row_states(found.kept, wanted).transpose(0, 1).cpu()
+                readings = replace(readings, states_NBD=dict(zip(wanted, states_WN1D, strict=True)))
         layout = Layout(torch.tensor([job.prompt]), [len(job.prompt)], "left")
         batch = BatchResult([job.row], layout, readings, job.prefill_s, job.neighbours, "slots")
         return Answered(batch, 0, job.plan, job.began_s - job.asked_s)

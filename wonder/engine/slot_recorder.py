@@ -74,8 +74,8 @@ class RowReadings:
     """Aggregation → states (W, D) of the plan's layers."""
     last_states: tuple[Tensor, int] | None = None
     """States (L, B, D) of the latest step, and the request's row in them."""
-    lens: list[tuple[tuple[int, ...], Tensor, int]] = field(default_factory=list)
-    """Each step's layers of the logit lens, their states (W, B, D), and the request's row in them."""
+    kept: list[tuple[tuple[int, ...], Tensor, int]] = field(default_factory=list)
+    """Each step's layers whose states are kept, the states (W, B, D), and the request's row in them."""
     prompt: int = 0
     """Tokens of its prompt, once that is fed."""
     prompt_sums: dict[int, Tensor] = field(default_factory=dict)
@@ -95,6 +95,7 @@ def join(plans: frozenset[ReadPlan]) -> ReadPlan:
         lens_layers=tuple(sorted({layer for plan in plans for layer in plan.lens_layers})),
         heads=any(plan.heads for plan in plans),
         prompt_rows=any(plan.prompt_rows for plan in plans),
+        explain_layers=tuple(sorted({layer for plan in plans for layer in plan.explain_layers})),
     )
 
 

@@ -273,11 +273,12 @@ class SlotRunner:
         if plan is None or sink is None:
             return Pass(logits_BV, tokens_B, None)
         numbers, states_LBD = self.recorder.read(plan, sink, seen, (logits_BV, tokens_B, drawn_B), place)
-        lens_WBD = states_LBD[list(plan.lens_layers)] if plan.lens_layers else None
+        layers = plan.step_layers
+        kept_WBD = states_LBD[list(layers)] if layers else None
         for at, item in enumerate(readings):
             if item is not None:
-                if lens_WBD is not None and item.plan.lens_layers:
-                    item.lens.append((plan.lens_layers, lens_WBD, at))
+                if kept_WBD is not None and item.plan.step_layers:
+                    item.kept.append((layers, kept_WBD, at))
                 item.steps.append((numbers, at))
                 item.last_states = (states_LBD, at)
         return Pass(logits_BV, tokens_B, numbers)

@@ -85,7 +85,7 @@ class LensMetrics(WireRecord):
     """What the texts are worth, on held-out documents."""
 
     fve: Fidelity
-    """Greedy texts."""
+    """Fraction of variance explained by greedy texts."""
     kl_recovered: Fidelity | None = None
     """1 − KL(own ‖ with Â) / KL(own ‖ with the mean) of the next-token distributions, with its interval."""
     kl_mean_nats: NonNegative | None = None

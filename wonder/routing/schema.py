@@ -101,6 +101,7 @@ def switched_off(capture: ThoughtCapture) -> dict[str, str]:
         "run_concept_probes=[…]": (bool(capture.run_concept_probes), ("active_concepts", "concept_sites")),
         "boosted_probability=True": (capture.boosted_probability, ("boosted_probs",)),
         "logit_lens=True": (capture.logit_lens is not False, ("logit_lens",)),
+        'explain="last"': (capture.explain is not None, ("explanations",)),
         'detail="binned"': (capture.detail == "binned", ("time_bins", "least_certain")),
         "top_alternatives=3": (capture.top_alternatives > 0, ("top_alternatives",)),
     }
@@ -120,6 +121,7 @@ def switched_off(capture: ThoughtCapture) -> dict[str, str]:
             *_EXPERTS,
             *_ROUTERS,
             "key_attention_pairs",
+            "explanations",
             "time_bins",
             "least_certain",
         )

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wonder.trace.explanation import Explain
 from wonder.trace.injection import Injection
 from wonder.wire import Settings
 
@@ -119,6 +120,10 @@ class ThoughtCapture(Settings):
     inject: Injection | None = None
     """Put the run's latest compressed state (`Context.prior_thought_state`) into the model; None: nothing is put in.
     Without such a state the action runs plain, and the trace's `missing` says so."""
+
+    explain: Explain | None = None
+    """Put states into words with a lens of this model (`explanations`); None: none. `"last"`, `"values"` and a list of
+    positions are short forms. Costs one short text per state when the answer is complete."""
 
     @property
     def reads_attention(self) -> bool:

@@ -36,10 +36,9 @@ class Explain(Settings):
 
 
 class Fidelity(WireRecord):
-    """How much of its states a lens's texts say, over held-out documents."""
+    """A share that was measured on held-out states."""
 
-    fve: Annotated[float, Field(le=1.0)]
-    """Fraction of variance explained by what the texts are read as: 1 − E‖A − Â‖² / E‖A − mean‖²."""
+    value: Annotated[float, Field(le=1.0)]
     low: Annotated[float, Field(le=1.0)]
     """Bounds of its 95 % interval, over documents."""
     high: Annotated[float, Field(le=1.0)]
@@ -60,7 +59,8 @@ class Explanation(WireRecord):
     V the mean squared distance of the training states from their mean. 0: no more than the mean state; below: less.
     None: the text is read as no finite state."""
     fidelity: Fidelity
-    """How much the lens's texts say on average."""
+    """How much the lens's texts say on average: the fraction of variance explained by what they are read as,
+    1 − E‖A − Â‖² / E‖A − mean‖²."""
     lens: str
     """Id of its bundle."""
     label: str = GUESS
@@ -77,6 +77,6 @@ def described(found: Explanation) -> str:
     weak = "WEAK, " if found.is_weak else ""
     fidelity = found.fidelity
     return (
-        f"{found.label}: {weak}says {says} of this state; the lens {fidelity.fve:.0%} on average "
+        f"{found.label}: {weak}says {says} of this state; the lens {fidelity.value:.0%} on average "
         f"[{fidelity.low:.0%}, {fidelity.high:.0%}]"
     )

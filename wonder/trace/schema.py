@@ -7,6 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from wonder.trace.artifacts import ArtifactRef
 from wonder.trace.bins import TimeBins
 from wonder.trace.capture import ConfidenceMethod
+from wonder.trace.explanation import Explanation
 from wonder.trace.injection import InjectionRecord
 from wonder.wire import NonNegative, Probability, WireModel, WireRecord
 
@@ -155,6 +156,8 @@ class Timings(WireRecord):
     prefill_s: NonNegative = 0.0
     decode_s: NonNegative = 0.0
     total_s: NonNegative = 0.0
+    explain_s: NonNegative = 0.0
+    """Putting states into words after the answer was complete; not part of the total."""
 
 
 class ThoughtTrace(WireModel):
@@ -277,6 +280,9 @@ class ThoughtTrace(WireModel):
 
     logit_lens: list[LensLayer] = Field(default_factory=list)
     """The asked layers, lowest first; all tokens count where the answer has no values."""
+
+    explanations: list[Explanation] = Field(default_factory=list)
+    """What a lens says of single states: guesses, each with what it is worth."""
 
     active_concepts: dict[str, Probability] = Field(default_factory=dict)
     """Concept → calibrated probability that it is present. A concept that was not probed is absent (unknown)."""

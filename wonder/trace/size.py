@@ -110,6 +110,9 @@ def rounded(trace: ThoughtTrace) -> ThoughtTrace:
         )
         for item in trace.logit_lens
     ]
+    update["explanations"] = [
+        item.model_copy(update={"reconstruction": _round(item.reconstruction, 4)}) for item in trace.explanations
+    ]
     update["router_entropy"] = {key: _round(value, 6) for key, value in trace.router_entropy.items()}
     update["field_confidences"] = {
         key: value.model_copy(update={"confidence": _round(value.confidence, 6)})
@@ -153,7 +156,7 @@ def strip_to_scalars(trace: ThoughtTrace, destination: str) -> ThoughtTrace:
     """The trace without its arrays: what travels when the whole trace is stored as an artifact."""
     original, trace = trace, rounded(trace)
     moved: Moved = {}
-    for field in ("top_alternatives", "key_attention_pairs", "logit_lens", *PER_TOKEN[1:], *PER_LAYER):
+    for field in ("top_alternatives", "key_attention_pairs", "logit_lens", "explanations", *PER_TOKEN[1:], *PER_LAYER):
         trace = _move_list(trace, original, moved, field, destination)
     for field in ("expert_selections", "expert_distribution", "router_entropy", "shared_experts"):
         trace = _move_mapping(trace, original, moved, field, destination)
@@ -180,6 +183,7 @@ def _steps() -> list[Step]:
         mapped("shared_experts"),
         listed("key_attention_pairs"),
         listed("logit_lens"),
+        listed("explanations"),
         listed("least_certain"),
         _drop_bins,
         *map(listed, PER_LAYER),

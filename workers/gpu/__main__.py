@@ -41,6 +41,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bundles", type=Path, help="folder of probe bundles for this model")
     parser.add_argument("--compressors", type=Path, help="folder of compressor bundles for this model")
     parser.add_argument(
+        "--lens",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="a lens of this model, for ThoughtCapture(explain=…): a bundle, a folder of them, a registry (all that is "
+        "in force there for this model), or REGISTRY/NAME; repeatable",
+    )
+    parser.add_argument(
         "--equivalence",
         action="append",
         default=[],
@@ -116,6 +125,7 @@ async def work(options: argparse.Namespace) -> int:
         compile=options.compile,
         bundles=options.bundles,
         compressors=options.compressors,
+        lenses=options.lens,
         equivalences=equivalences(options.equivalence),
         store=store,
     )

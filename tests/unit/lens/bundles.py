@@ -24,8 +24,8 @@ BOS, MARK, LENGTH = 1, 4, 5
 def metrics(fve: float = 0.8, data: str = "d" * 64, **changes: Any) -> LensMetrics:
     """As an evaluation would give them."""
     fields: dict[str, Any] = {
-        "fve": Fidelity(fve=fve, low=fve - 0.02, high=fve + 0.02, rows=512),
-        "kl_recovered": Fidelity(fve=0.85, low=0.8, high=0.9, rows=512),
+        "fve": Fidelity(value=fve, low=fve - 0.02, high=fve + 0.02, rows=512),
+        "kl_recovered": Fidelity(value=0.85, low=0.8, high=0.9, rows=512),
         "kl_mean_nats": 3.0,
         "controls": {"shuffled": -fve},
         "documents": 100,

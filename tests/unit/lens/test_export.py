@@ -128,7 +128,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None], *, sealed: b
 
 
 def test_a_fidelity_that_was_edited_is_found(copied: Path) -> None:
-    rewrite(copied, lambda found: found["metrics"]["fve"].update(fve=0.99), sealed=False)
+    rewrite(copied, lambda found: found["metrics"]["fve"].update(value=0.99), sealed=False)
     with pytest.raises(CorruptBundle, match="was changed after it was written"):
         load_lens(copied)
 
