@@ -16,6 +16,7 @@ MAY_BE_HEAVY = (
     "wonder.compression",
     "wonder.anatomy",
     "wonder.lens.bundle",
+    "wonder.lens.cache",
     "wonder.lens.decoder",
     "wonder.lens.encoder",
 )

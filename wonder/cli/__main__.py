@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from wonder import entry
-from wonder.cli import backtest, calibrate, claims, dev, doctor, explain, graph, review, run, schema, show
+from wonder.cli import backtest, calibrate, claims, dev, doctor, explain, graph, lens, review, run, schema, show
 from wonder.connect import connect
 from wonder.plugin import WonderPlugin
 
-COMMANDS = (dev, run, show, explain, backtest, review, graph, calibrate, schema, claims, doctor)
+COMMANDS = (dev, run, show, explain, backtest, review, graph, calibrate, lens, schema, claims, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

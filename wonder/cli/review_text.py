@@ -6,6 +6,7 @@ from datetime import datetime
 
 from wonder.cli.show import route
 from wonder.review.types import ReviewSummary, ReviewView
+from wonder.trace.explanation import guesses
 from wonder.trace.schema import ThoughtTrace
 
 SURE = 0.9
@@ -129,6 +130,7 @@ def _trace(trace: ThoughtTrace, *, colour: bool) -> list[str]:
         told.append("  concepts    " + ", ".join(f"{clean(name)} {chance:.0%}" for name, chance in named))
     if trace.tokens:
         told.append(f"  tokens      {strip(trace, colour=colour)}")
+    told += [f"  in words    {line}" for line in guesses(trace.explanations)]
     wavering = [(sure, i) for i, sure in enumerate(trace.token_confidences) if sure is not None and sure < SURE]
     for _, index in sorted(wavering)[:DOUBTFUL_SHOWN]:
         if index < len(trace.top_alternatives):

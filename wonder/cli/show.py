@@ -11,6 +11,7 @@ from wonder.actions.overview import concepts, percent
 from wonder.history.reading import context_of
 from wonder.routing.context import Context
 from wonder.routing.decision import RouteDecision
+from wonder.trace.explanation import guesses
 from wonder.trace.injection import InjectionRecord
 from wonder.trace.schema import ThoughtTrace
 
@@ -61,6 +62,7 @@ def step(trace: ThoughtTrace, answer: Any) -> list[str]:
         told.append(f"  put in      {put_in(trace.injection)}")
     if trace.active_concepts:
         told.append(f"  concepts    {concepts(trace)}")
+    told += [f"  in words    {line}" for line in guesses(trace.explanations)]
     doubtful = sorted(
         (index for index, sure in enumerate(trace.token_confidences) if sure is not None and sure < 0.9),
         key=lambda index: trace.token_confidences[index] or 0.0,

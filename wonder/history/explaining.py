@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 from wonder.routing.context import Context
 from wonder.routing.decision import RouteDecision, Truth
 from wonder.routing.distance import Distance, distances
+from wonder.trace.explanation import Explanation
 from wonder.trace.schema import ClaimResult, SampleSummary, ThoughtTrace
 from wonder.wire import WireModel, WireRecord
 
@@ -58,6 +59,8 @@ class StepExplanation(WireRecord):
     concepts: dict[str, float] = Field(default_factory=dict)
     claims: dict[str, ClaimResult] = Field(default_factory=dict)
     samples: SampleSummary | None = None
+    explanations: list[Explanation] = Field(default_factory=list)
+    """What a lens said of single states: guesses."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Model, weights, dtype, bundles."""
     missing: dict[str, str] = Field(default_factory=dict)
@@ -121,6 +124,7 @@ def _step(
         concepts=trace.active_concepts,
         claims=trace.claims,
         samples=trace.samples,
+        explanations=trace.explanations,
         versions={name: value for name, value in names.items() if value},
         missing=trace.missing,
         decision=decision,

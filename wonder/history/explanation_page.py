@@ -7,6 +7,7 @@ from html import escape
 from wonder.history.explaining import RuleExplanation, RunExplanation, StepExplanation
 from wonder.history.explanation_text import distance, figure, how_sure
 from wonder.routing.explain import short_text
+from wonder.trace.explanation import Explanation, described
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -47,6 +48,7 @@ def _step(step: StepExplanation) -> str:
             _entry("claim", f"{name}: {claim.verdict or 'may not decide'}", claim.reason)
             for name, claim in step.claims.items()
         ),
+        *(_guess(found) for found in step.explanations),
         "</dl>",
     ]
     if step.decision is not None:
@@ -96,6 +98,15 @@ def _texts(title: str, values: Mapping[str, str]) -> str:
 
 def _entry(name: str, value: str, detail: str) -> str:
     return f"<dt>{escape(name)}</dt><dd>{escape(value)}<br><span class=small>{escape(detail)}</span></dd>"
+
+
+def _guess(found: Explanation) -> str:
+    cls = ' class="unknown"' if found.is_weak else ""
+    told = f"“{found.text}” (before {found.token!r}, token {found.position})"
+    return (
+        f"<dt>in words</dt><dd{cls}>{escape(told)} {_bar(found.reconstruction)}"
+        f"<br><span class=small>{escape(described(found))}</span></dd>"
+    )
 
 
 def _bar(value: float | None) -> str:

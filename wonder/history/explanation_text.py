@@ -8,6 +8,7 @@ from wonder.history.explaining import RuleExplanation, RunExplanation, StepExpla
 from wonder.routing.decision import RouteDecision
 from wonder.routing.distance import Distance
 from wonder.routing.explain import short_text
+from wonder.trace.explanation import guesses
 
 WIDTH = 100
 
@@ -73,6 +74,7 @@ def _step(step: StepExplanation) -> list[str]:
     if step.samples is not None:
         agreed = f"{step.samples.agreement:.0%} of {step.samples.count} agree, {step.samples.distinct} distinct answers"
         lines += _named("samples", [agreed])
+    lines += _named("in words", guesses(step.explanations))
     if step.decision is not None:
         lines += _named("decision", [step.decision.explanation])
         lines += _named("rules", [line for rule in step.rules for line in _rule(rule)])

@@ -36,11 +36,11 @@ def judge(candidate: LensManifest, champion: LensManifest | None, bars: Bars) ->
     if bars.maximum_shuffled_fve is not None:
         if shuffled is None:
             return Verdict(False, f"{candidate.id} was not measured with shuffled texts: evaluate it with controls")
-        if shuffled > bars.maximum_shuffled_fve:
+        if shuffled.high > bars.maximum_shuffled_fve:
             return Verdict(
                 False,
-                f"the texts of {candidate.id} hardly matter: shuffled ones explain {shuffled:.3f} of the variance, at "
-                f"most {bars.maximum_shuffled_fve:.3f} is allowed",
+                f"the texts of {candidate.id} hardly matter: shuffled ones explain {_told(shuffled)} of the variance, "
+                f"and the upper bound must not exceed {bars.maximum_shuffled_fve:.3f}",
             )
     floor = 0.0 if bars.minimum_fve is None else bars.minimum_fve
     if mine.fve.low < floor:

@@ -29,8 +29,6 @@ PIECE: Final = 4 * 2**20
 
 NAME: Final = r"^[a-z0-9][a-z0-9_-]*$"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(le=1.0)]
-"""At most 1; below 0 where a text does more harm than the mean."""
 Injection = Literal["projection", "scale", "per_layer", "additive"]
 """How a state enters the decoder. `projection`: as a token W((A − mean)·s) + b, W beginning as the identity. `scale`:
 as a token of fixed length in its direction. `per_layer`: the token is written again before each of the first blocks,
@@ -90,7 +88,7 @@ class LensMetrics(WireRecord):
     """1 − KL(own ‖ with Â) / KL(own ‖ with the mean) of the next-token distributions, with its interval."""
     kl_mean_nats: NonNegative | None = None
     """The denominator."""
-    controls: dict[str, Share] = Field(default_factory=dict)
+    controls: dict[str, Fidelity] = Field(default_factory=dict)
     """Control (`shuffled`, `random_words`, `true_tail`, `ridge_8` …) → fraction of variance explained."""
     documents: int = Field(gt=0)
     data_sha256: Sha256

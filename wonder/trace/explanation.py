@@ -1,5 +1,6 @@
 """What an action asks a lens to put into words, and what a trace then holds: a lens's guesses, never facts."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -80,3 +81,15 @@ def described(found: Explanation) -> str:
         f"{found.label}: {weak}says {says} of this state; the lens {fidelity.value:.0%} on average "
         f"[{fidelity.low:.0%}, {fidelity.high:.0%}]"
     )
+
+
+def guesses(found: Sequence[Explanation]) -> list[str]:
+    """One line per state for a terminal, without control characters: what a model wrote must not steer it."""
+    return [
+        f"“{_clean(item.text)}” before {_clean(item.token)!r} (token {item.position}) · {described(item)}"
+        for item in found
+    ]
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

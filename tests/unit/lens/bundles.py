@@ -27,7 +27,7 @@ def metrics(fve: float = 0.8, data: str = "d" * 64, **changes: Any) -> LensMetri
         "fve": Fidelity(value=fve, low=fve - 0.02, high=fve + 0.02, rows=512),
         "kl_recovered": Fidelity(value=0.85, low=0.8, high=0.9, rows=512),
         "kl_mean_nats": 3.0,
-        "controls": {"shuffled": -fve},
+        "controls": {"shuffled": Fidelity(value=-fve, low=-fve - 0.02, high=-fve + 0.005, rows=512)},
         "documents": 100,
         "data_sha256": data,
     }

@@ -79,7 +79,7 @@ def test_a_manifest_says_everything_that_loading_and_judging_need(bundle: Path, 
     assert (found.target.layer, found.target.site, found.target.n_layers) == (1, "resid_post", 4)
     assert [(token.id, token.piece) for token in found.prompt.left] == [(1, "<s>")]
     assert {token.id for token in found.prompt.forbidden} == {0, 1, 2}
-    assert found.metrics.controls["shuffled"] == -0.8
+    assert found.metrics.controls["shuffled"].value == -0.8
     assert {file.name for file in found.files} >= {
         "lens.safetensors",
         "decoder/config.json",

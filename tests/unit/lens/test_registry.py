@@ -79,7 +79,11 @@ def test_an_alias_moves_to_what_is_not_worse_and_to_nothing_else(bundle: Path, t
     [
         ({"fve": 0.01}, Bars(), "the lower bound must reach 0.000"),
         ({"fve": 0.80}, Bars(minimum_fve=0.79), "the lower bound must reach 0.790"),
-        ({"controls": {"shuffled": 0.3}}, Bars(), "shuffled ones explain 0.300"),
+        (
+            {"controls": {"shuffled": Fidelity(value=-0.01, low=-0.03, high=0.01, rows=512)}},
+            Bars(),
+            r"shuffled ones explain -0.010 \[-0.030, 0.010\]",
+        ),
         ({"controls": {}}, Bars(), "was not measured with shuffled texts"),
         ({}, Bars(minimum_kl_recovered=0.81), r"KL recovered .* is 0.850 \[0.800, 0.900\]"),
         ({"kl_recovered": None}, Bars(minimum_kl_recovered=0.1), "is not measured"),
