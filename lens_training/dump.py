@@ -25,7 +25,7 @@ from lens_training.activations import (
 )
 from lens_training.models.target import TargetModel
 from lens_training.moments import CHUNK
-from lens_training.positions import positions_of, split_of
+from lens_training.positions import positions_of_all, split_of
 from lens_training.spec import SPLITS, DumpSpec, TargetSpec
 from lens_training.tokens import OnProgress, TokenStore
 from wonder.embedded import embedded_path
@@ -242,21 +242,21 @@ class Dumper:
 
     def passes(self, shard: PlanShard) -> tuple[list[Documents], Rows]:
         """How a shard is read, and its rows without their states."""
-        spec, k = self._spec, []
-        for document, first, length, content in self._documents(shard):
-            start, pos = positions_of(document, length, spec)
-            if len(pos):
-                k.append((split_of(content, spec), document, first + start, pos))
-        split_N = np.repeat([item[0] for item in k], [len(item[3]) for item in k]).astype(np.int64)
-        owner_N = np.repeat(np.arange(len(k)), [len(item[3]) for item in k])
-        pos_N = np.concatenate([item[3] for item in k])
+        spec = self._spec
+        document_K, first_K, length_K, content_K = self._documents(shard)
+        start_K, pos_N, count_K = positions_of_all(document_K, length_K, spec)
+        start_K = start_K + first_K
+        # Documents that are too short to give rows are no part of a pass.
+        document_K, start_K, content_K, count_K = (
+            value[count_K > 0] for value in (document_K, start_K, content_K, count_K)
+        )
+        split_K = np.array([split_of(content, spec) for content in content_K.tolist()], np.int64)
+        split_N, owner_N = np.repeat(split_K, count_K), np.repeat(np.arange(len(count_K)), count_K)
         order = np.argsort(split_N, kind="stable")
         place_N = np.empty(len(order), np.int64)
         place_N[order] = np.arange(len(order))
-        document_K = np.array([item[1] for item in k], np.int64)
-        start_K = np.array([item[2] for item in k], np.int64)
-        last_K = np.array([item[3][-1] for item in k], np.int64)
-        begin_K = np.searchsorted(owner_N, np.arange(len(k) + 1))
+        begin_K = np.concatenate([[0], np.cumsum(count_K)])
+        last_K = pos_N[begin_K[1:] - 1]
         passes = []
         for group in self._groups(last_K + 1):
             rows = np.concatenate([np.arange(begin_K[at], begin_K[at + 1]) for at in group])
@@ -274,18 +274,19 @@ class Dumper:
         )
         return passes, rows_of_shard
 
-    def _documents(self, shard: PlanShard) -> Iterator[tuple[int, int, int, int]]:
+    def _documents(self, shard: PlanShard) -> tuple[NDArray[Any], ...]:
         """Number, first token over the whole corpus, length and content hash of each document."""
+        parts = []
         for number, held in enumerate(self._store.manifest.shards):
             low = max(shard.first_document, held.first_document)
             high = min(shard.last_document, held.first_document + held.documents)
             if low >= high:
                 continue
             at = slice(low - held.first_document, high - held.first_document)
-            offsets, content = self._store.offsets(number), self._store.content(number)[at].tolist()
-            firsts = (offsets[:-1][at] + held.first_token).tolist()
-            lengths = np.diff(offsets)[at].tolist()
-            yield from zip(range(low, high), firsts, lengths, content, strict=True)
+            offsets = self._store.offsets(number)
+            first_K = offsets[:-1][at] + held.first_token
+            parts.append((np.arange(low, high), first_K, np.diff(offsets)[at], self._store.content(number)[at]))
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def _groups(self, width_K: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Documents of similar width, as many as a pass may have."""
