@@ -50,6 +50,10 @@ test-cel: $(READY)  ## 100 000 random conditions against Google's CEL, and every
 test-lens: $(READY)  ## lens training killed again and again; minutes
 	$(BIN)/pytest -q -m slow tests/unit/lens
 
+test-slurm: $(READY)  ## launchers on a real Slurm cluster of this machine; installs its packages if root; two minutes
+	infra/slurm/install.sh
+	$(BIN)/pytest -q tests/slurm
+
 test-compile: $(READY)  ## torch.compile with more models and a real compiler (minutes)
 	$(BIN)/pytest -q -m slow tests/unit/engine
 
@@ -88,4 +92,4 @@ format: $(READY)  ## ruff format and safe fixes
 clean:  ## remove the environments, caches and local data
 	rm -rf $(VENV) .venv-quant .venv-peers .wonder .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-cel test-lens test-compile test-gpu test-quant bench bench-peers bench-quick bench-confidence fact-world model format clean
+.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-cel test-lens test-slurm test-compile test-gpu test-quant bench bench-peers bench-quick bench-confidence fact-world model format clean

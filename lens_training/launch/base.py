@@ -11,8 +11,6 @@ from lens_training.spec import Spec
 from wonder.wire import WireModel
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-LOG_BYTES: Final = 2**20
-"""No call of `logs` returns more."""
 
 State = Literal["pending", "running", "succeeded", "failed", "cancelled", "lost"]
 OVER: Final[frozenset[State]] = frozenset({"succeeded", "failed", "cancelled", "lost"})
@@ -119,12 +117,13 @@ class JobLauncher(Protocol):
     async def cancel(self, ref: JobRef, grace: timedelta) -> None:
         """SIGTERM, time to write a checkpoint, SIGKILL after `grace`; returns when the job is over.
 
+        Some places give no more than the job's own `grace_s`.
         A job that is over stays as it ended. May itself be cancelled, and called again.
         """
         ...
 
     async def logs(self, ref: JobRef, after: int) -> tuple[bytes, int]:
-        """What the job has printed from byte `after` on, at most `LOG_BYTES` of it, and the offset behind that.
+        """What the job has printed from byte `after` on, a piece at a time, and the offset behind that.
 
         Raises:
             JobLost: The place does not know the job.

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from lens_training.launch.base import JobSpec
+from lens_training.launch.base import JobSpec, short_hash
 
 SHUTDOWN: Final = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """How long torchrun lets its ranks write a checkpoint after SIGTERM; without it 30 s."""
@@ -22,7 +22,7 @@ def command(job: JobSpec, python: str, rendezvous: str = "") -> list[str]:
     if job.nodes == 1:
         run.append("--standalone")
     else:
-        identity = ["--rdzv-id", job.key, "--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous]
+        identity = ["--rdzv-id", short_hash(job.key), "--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous]
         run += ["--nnodes", str(job.nodes), *identity]
     return [*run, "--nproc-per-node", str(job.nproc), *job.argv]
 

@@ -1,7 +1,6 @@
 """Jobs on this machine, each apart from the worker that started it and found again by the next one."""
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -10,15 +9,15 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from lens_training.launch.base import LOG_BYTES, JobRef, JobSpec, JobState, short_hash
+from lens_training.launch.base import JobRef, JobSpec, JobState, short_hash
 from lens_training.launch.command import command, environment
+from lens_training.launch.files import create, ending, last_line, read, read_log, replace
 from lens_training.launch.processes import boot, marked, send, started
-from lens_training.launch.runner import CONFLICT, LOCK, create, replace
+from lens_training.launch.runner import CONFLICT, LOCK
 from wonder.errors import JobConflict, JobLost, JobRefused, LauncherUnavailable
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -71,12 +70,12 @@ class LocalLauncher:
         create(folder / "cancel.json", {})
         asked = folder / "asked.json"
         while not (await self.poll(ref)).over:
-            if not asked.exists() and (child := _read(folder / "child.json")) is not None:
+            if not asked.exists() and (child := read(folder / "child.json")) is not None:
                 # A second SIGTERM would interrupt torchrun while it waits for its ranks; so it is written down.
                 if not send(child["pid"], child["began"], signal.SIGTERM):
                     await asyncio.to_thread(self._signal, folder, signal.SIGTERM)
                 create(asked, {"time": time.time()})
-            if asked.exists() and time.time() >= _read(asked)["time"] + grace.total_seconds():
+            if asked.exists() and time.time() >= read(asked)["time"] + grace.total_seconds():
                 await asyncio.to_thread(self._signal, folder, signal.SIGKILL)
             await asyncio.sleep(_GLANCE_S)
 
@@ -85,11 +84,7 @@ class LocalLauncher:
         folder = self._at(ref.job_id)
         if not (folder / "started.json").exists():
             raise JobLost(f"no job {ref.key} under {self._folder}: it was started elsewhere, or its folder was removed")
-        with suppress(FileNotFoundError), (folder / "log").open("rb") as file:
-            file.seek(after)
-            found = file.read(LOG_BYTES)
-            return found, after + len(found)
-        return b"", after
+        return read_log(folder / "log", after)
 
     def _at(self, job_id: str) -> Path:
         return self._folder / job_id
@@ -98,7 +93,7 @@ class LocalLauncher:
         return JobRef(kind=self.kind, job_id=short_hash(key), key=key)
 
     def _signal(self, folder: Path, number: signal.Signals) -> None:
-        for process in marked(_read(folder / "started.json")["mark"]):
+        for process in marked(read(folder / "started.json")["mark"]):
             send(*process, number)
 
     def _submit(self, job: JobSpec) -> JobRef:
@@ -121,7 +116,7 @@ class LocalLauncher:
             for _ in range(_TRIES):
                 if (code := self._begin(folder)) == 0:
                     return self._ref(job.key)
-                holder = _read(Path(job.run_folder) / LOCK) or {}
+                holder = read(Path(job.run_folder) / LOCK) or {}
                 if code == CONFLICT and holder.get("key") not in {None, job.key}:
                     raise JobConflict(
                         f"{holder['key']} is alive and writes to {job.run_folder}, where {job.key} was to run: "
@@ -134,7 +129,7 @@ class LocalLauncher:
             raise LauncherUnavailable(
                 f"{job.key} cannot be started from {folder} ({error}): make room or access"
             ) from error
-        raise LauncherUnavailable(f"{job.key} did not begin: {_tail(folder / 'runner.log') or 'it said nothing'}")
+        raise LauncherUnavailable(f"{job.key} did not begin: {last_line(folder / 'runner.log') or 'it said nothing'}")
 
     def _begin(self, folder: Path) -> int:
         # -I: nothing of the worker's surroundings decides what is imported here, only for the job itself.
@@ -148,7 +143,7 @@ class LocalLauncher:
             ).returncode
 
     def _poll(self, folder: Path) -> JobState:
-        began = _read(folder / "started.json")
+        began = read(folder / "started.json")
         if began is None:
             return JobState(state="lost", reason=f"nothing was started from {folder}", node=self._host)
         node = began["host"]
@@ -157,7 +152,7 @@ class LocalLauncher:
         # In this order: a job that ends between two looks has written its end by the second.
         watched = began["boot"] == boot() and started(began["pid"]) == began["began"]
         left = watched or (began["boot"] == boot() and any(marked(began["mark"])))
-        ended = _read(folder / "exit.json")
+        ended = read(folder / "exit.json")
         cancelled = (folder / "cancel.json").exists()
         if ended is None and left:
             reason = "" if watched else "its watcher is gone, and how it ends will not be known"
@@ -167,7 +162,7 @@ class LocalLauncher:
             return JobState(state="cancelled" if cancelled else "lost", reason=why, node=node)
         code = int(ended["code"])
         state: Any = "cancelled" if cancelled else "succeeded" if code == 0 and not ended["reason"] else "failed"
-        reason = ended["reason"] or ("" if code == 0 else _why(code, _tail(folder / "log")))
+        reason = ended["reason"] or ("" if code == 0 else ending(code, last_line(folder / "log")))
         return JobState(state=state, reason=reason, node=node, exit_code=code)
 
 
@@ -181,32 +176,3 @@ def _check(job: JobSpec) -> None:
         raise JobRefused(
             f"{job.key} wants {job.gpus_per_node} GPUs, and this machine shows {have}: lower gpus_per_node"
         )
-
-
-def _why(code: int, last: str) -> str:
-    return f"{ending(code)}: {last}" if last else ending(code)
-
-
-def ending(code: int) -> str:
-    """An exit code in words."""
-    with suppress(ValueError):
-        return f"killed by {signal.Signals(code - 128).name}"
-    return f"exit code {code}"
-
-
-def _tail(path: Path) -> str:
-    """The last line that says something, shortened."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-    except FileNotFoundError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None

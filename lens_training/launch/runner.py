@@ -18,10 +18,10 @@ import os
 import signal
 import subprocess
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Final
 
+from lens_training.launch.files import create
 from lens_training.launch.processes import MARK, boot, marked, send, started
 
 CONFLICT: Final = 75
@@ -119,29 +119,3 @@ def end_all(mark: str, grace_s: float) -> None:
                 told.add(process)
                 send(*process, signal.SIGTERM)
         time.sleep(_GLANCE_S)
-
-
-def create(path: Path, value: dict[str, Any]) -> bool:
-    """Write a file that nobody has written before, whole at once; False if somebody has."""
-    temporary = _written(path, value)
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
-
-
-def replace(path: Path, value: dict[str, Any]) -> None:
-    """Write a file so that a reader sees all of it or the old one."""
-    _written(path, value).replace(path)
-
-
-def _written(path: Path, value: dict[str, Any]) -> Path:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with temporary.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
