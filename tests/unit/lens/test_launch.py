@@ -1,14 +1,67 @@
-"""Launchers on this machine: the suite that all of them pass, and what only the local one can do."""
+"""The suite that every launcher passes, on this machine and on the stand-ins for places that nobody has at hand."""
 
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from lens_training.launch.fake import FakeServer
+from lens_training.launch.fake_kubernetes import FakeKubernetes
+from lens_training.launch.kubernetes import KubernetesLauncher
 from lens_training.launch.local import LocalLauncher
 from tests.unit.lens.launching import *  # noqa: F403 - the suite
-from tests.unit.lens.launching import Place
+from tests.unit.lens.launching import (
+    Place,
+    check_an_outage_is_retryable_and_loses_nothing,
+    check_several_processes_are_one_job,
+)
 
 
-@pytest.fixture(params=["local"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(launcher=lambda: LocalLauncher(tmp_path / "jobs"), folder=tmp_path)
+def local(folder: Path) -> Iterator[Place]:
+    yield Place(launcher=lambda: LocalLauncher(folder / "jobs"), folder=folder)
+
+
+def kubernetes(folder: Path) -> Iterator[Place]:
+    fake = FakeKubernetes(folder / "fake", token="secret")
+    token = folder / "token"
+    token.write_text("secret\n")
+    yield Place(
+        launcher=lambda: KubernetesLauncher(fake.url, token=token, python=sys.executable, interval_s=0.05),
+        folder=folder,
+        outage=outage_of(fake),
+        settings={"image": "trainer:1"},
+    )
+    fake.close()
+
+
+def outage_of(fake: FakeServer):
+    @asynccontextmanager
+    async def outage() -> AsyncIterator[None]:
+        with fake.outage():
+            yield
+
+    return outage
+
+
+PLACES = {"local": local, "kubernetes": kubernetes}
+
+
+@pytest.fixture(params=list(PLACES))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    yield from PLACES[request.param](tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "local"])
+async def test_an_outage_is_retryable_and_loses_nothing(name: str, tmp_path: Path) -> None:
+    for place in PLACES[name](tmp_path):
+        await check_an_outage_is_retryable_and_loses_nothing(place)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "local" else pytest.param(name, marks=pytest.mark.slow) for name in PLACES]
+)
+async def test_several_processes_are_one_job(name: str, tmp_path: Path) -> None:
+    for place in PLACES[name](tmp_path):
+        await check_several_processes_are_one_job(place)
