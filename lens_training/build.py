@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from lens_training.batch import Statistics
 from lens_training.dataset import ActivationDataset
 from lens_training.dump import check_tokenizer, load_target
+from lens_training.models.adapters import AdaptedDecoder, AdaptedEncoder, Adapters
 from lens_training.models.target import TargetModel
 from lens_training.run_spec import DecoderSpec, RunSpec
 from lens_training.spec import Split
@@ -70,26 +72,42 @@ def build(spec: RunSpec, device: str | None = None) -> Bench:
     statistics = Statistics(rows.statistics.mean_D.to(place), rows.statistics.variance)
     torch.manual_seed(spec.run.seed)
     left, right = prompt_ids(spec.lens.decoder, tokenizer)
-    decoder = Decoder(
-        copy.deepcopy(target.model).requires_grad_(True),
-        statistics.mean_D,
-        embedding_scale(target, statistics),
-        left=left,
-        right=right,
-        forbidden=forbidden_ids(spec.lens.decoder, tokenizer),
-        injection=spec.lens.decoder.injection,
-        written_blocks=spec.lens.decoder.written_blocks,
-    )
-    encoder = Encoder(
-        copy.deepcopy(target.model).requires_grad_(True),
-        spec.target.layer,
-        left=first_ids(tokenizer),
-    )
+    scale = embedding_scale(target, statistics)
+    options: dict[str, Any] = {
+        "left": left,
+        "right": right,
+        "forbidden": forbidden_ids(spec.lens.decoder, tokenizer),
+        "injection": spec.lens.decoder.injection,
+        "written_blocks": spec.lens.decoder.written_blocks,
+    }
+    adapters: Adapters | None = None
+    decoder: Decoder
+    encoder: Encoder
+    if spec.lens.adapters is not None:
+        adapters = Adapters(target.model, spec.lens.adapters)
+        decoder = AdaptedDecoder(adapters, statistics.mean_D, scale, **options)
+        encoder = AdaptedEncoder(adapters, spec.target.layer, left=first_ids(tokenizer))
+    else:
+        # In float32, as a step is often smaller than what bfloat16 can add to a weight.
+        decoder = Decoder(trained_copy(target.model), statistics.mean_D, scale, **options)
+        encoder = Encoder(trained_copy(target.model), spec.target.layer, left=first_ids(tokenizer))
     neutral = (first_ids(tokenizer) or left or [0])[0]
     system = LensSystem(
-        target, decoder, encoder, statistics, length=spec.lens.length, skip=spec.lens.skip, neutral=neutral
+        target,
+        decoder,
+        encoder,
+        statistics,
+        length=spec.lens.length,
+        skip=spec.lens.skip,
+        neutral=neutral,
+        adapters=adapters,
     ).to(place)
     return Bench(spec, target, tokenizer, system, statistics, store)
+
+
+def trained_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model whose weights are trained, in float32."""
+    return cast(PreTrainedModel, copy.deepcopy(model).float().requires_grad_(True))  # type: ignore[no-untyped-call]
 
 
 def embedding_scale(target: TargetModel, statistics: Statistics) -> float:

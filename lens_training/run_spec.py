@@ -29,7 +29,6 @@ class LoraSpec(Spec):
 
     rank: int = Field(64, ge=1)
     alpha: float = Field(128.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
     modules: tuple[str, ...] = ()
     """Names of the linear maps that are adapted; empty: all of the blocks."""
 
@@ -232,7 +231,7 @@ class RunSpec(DataSpec):
         parts: dict[str, Any] = {
             name: getattr(self, name).model_dump(mode="json") for name in ("corpus", "target", "dump", "lens")
         }
-        run = self.run.model_dump(mode="json", exclude={"checkpoint_every", "keep"})
+        run = self.run.model_dump(mode="json", exclude={"checkpoint_every", "keep", "accumulate"})
         begun = self.run.place(step - 1)[0] + 1 if 0 < step <= self.run.steps else len(self.run.phases) if step else 0
         run["phases"] = run["phases"][:begun]
         parts["corpus"].pop("path")

@@ -3,6 +3,7 @@
 Everything that is differentiated happens inside `forward`, so that the hooks of data-parallel wrappers always fire.
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lens_training.batch import Batch, Statistics
+from lens_training.models.adapters import ANCHOR, AdaptedDecoder, Adapters
 from lens_training.models.target import TargetModel
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
@@ -67,6 +69,7 @@ class LensSystem(nn.Module):
         length: int = 8,
         skip: int = 2,
         neutral: int = 1,
+        adapters: Adapters | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -78,6 +81,7 @@ class LensSystem(nn.Module):
             length: Tokens of a text.
             skip: Tokens that the term `lm` leaves free.
             neutral: The token that begins the target's neutral prompt.
+            adapters: Where decoder and encoder are adapters on the target; None: they are copies of it.
         """
         super().__init__()
         self.decoder = decoder
@@ -85,6 +89,7 @@ class LensSystem(nn.Module):
         # In lists, so that the frozen models are no part of what is trained, saved or wrapped.
         self._target = [target]
         self._anchor: list[Decoder] = []
+        self.adapters = adapters
         self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered around a rollout: where parameters are spread over processes, they are brought together once."""
         self.variance = statistics.variance
@@ -95,9 +100,39 @@ class LensSystem(nn.Module):
         """The frozen model."""
         return self._target[0]
 
+    @property
+    def anchor(self) -> Decoder | None:
+        """What the term `anchor` holds on to: a decoder that stays as it is."""
+        return self._anchor[0] if self._anchor else None
+
     def anchor_to(self, decoder: Decoder) -> None:
-        """What the term `anchor` holds on to: a frozen copy of the warm-started decoder."""
-        self._anchor = [decoder.requires_grad_(False)]
+        """Hold on to a frozen copy of the warm-started decoder."""
+        self._anchor = [decoder if isinstance(decoder, AdaptedDecoder) else decoder.requires_grad_(False)]
+
+    def make_anchor(self) -> None:
+        """Hold on to the decoder as it is now; before it is wrapped or spread."""
+        decoder = self.decoder
+        self.anchor_to(decoder.anchored() if isinstance(decoder, AdaptedDecoder) else copy.deepcopy(decoder))
+
+    def trained(self) -> dict[str, dict[str, nn.Parameter]]:
+        """What is trained of `decoder` and `encoder`, by name; weights that are used twice stand there once."""
+        found: dict[str, dict[str, nn.Parameter]] = {"decoder": {}, "encoder": {}}
+        for name, parameter in self.named_parameters():
+            owner = None if self.adapters is None else self.adapters.owner(name)
+            if parameter.requires_grad:
+                found[owner or name.partition(".")[0]][name] = parameter
+        return found
+
+    def anchored(self) -> dict[str, Tensor]:
+        """The anchor's weights, by the names of the decoder's that they were copied from."""
+        if self.anchor is None:
+            return {}
+        found: dict[str, Tensor] = {}
+        for name, value in self.anchor.named_parameters():
+            owner = None if self.adapters is None else self.adapters.owner(name)
+            if self.adapters is None or owner == ANCHOR or not name.startswith("model."):
+                found["decoder." + name.replace(f".{ANCHOR}.", ".decoder.")] = value
+        return found
 
     def forward(self, batch: Batch, objective: Objective, seed: int, weights: Weights) -> StepOutput:
         """The loss of one step.
@@ -202,9 +237,9 @@ class LensSystem(nn.Module):
         if weights.lm:
             term = kl(logits_BTV, self._neutral(ids_BT))[:, self.skip :].mean()
             total, metrics["lm"] = total + weights.lm * term, term.item()
-        if weights.anchor and self._anchor:
+        if weights.anchor and self.anchor is not None:
             with torch.no_grad():
-                reference = self._anchor[0].token_logits(batch.activation_BD, ids_BT).log_softmax(-1)
+                reference = self.anchor.token_logits(batch.activation_BD, ids_BT).log_softmax(-1)
             chosen = ids_BT[..., None]
             log_p = logits_BTV.log_softmax(-1).gather(-1, chosen)
             term = kl_estimate(log_p, reference.gather(-1, chosen)).mean()

@@ -236,11 +236,15 @@ def _giving(block: nn.Module, states: Tensor) -> Iterator[None]:
     def forward(*args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG001 - stands in for the block's own
         return states
 
+    before = block.__dict__.get("forward")
     block.__dict__["forward"] = forward
     try:
         yield
     finally:
-        del block.__dict__["forward"]
+        if before is None:
+            del block.__dict__["forward"]
+        else:
+            block.__dict__["forward"] = before
 
 
 class _Layers(Cache):

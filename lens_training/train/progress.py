@@ -3,8 +3,9 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -30,6 +31,19 @@ class ProgressRecord(WireModel):
     steps_per_s: float | None = None
     eta_s: float | None = None
     learning_rate: float | None = None
+    """Of the decoder."""
+    gradient_norms: dict[str, float] = Field(default_factory=dict)
+    """Of decoder and encoder, before they were clipped."""
+    activations_per_s: float | None = None
+    """Of all processes, like the rates and times below since the report before."""
+    tokens_per_s: float | None = None
+    """Tokens of texts."""
+    mfu: float | None = None
+    """Share of the cards' best floating-point rate; None where that is not known."""
+    memory_peak_bytes: int | None = None
+    """Of the first process: on its card, or on the host where it has none."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Of data, forward, backward, optimizer, and other."""
 
 
 class Status(WireModel):
@@ -46,11 +60,16 @@ class Status(WireModel):
     """Of the attempt that says so."""
 
 
+Mirror = Callable[[ProgressRecord], None]
+"""Told every record after it was written."""
+
+
 class Progress:
     """Writes the progress of one run."""
 
-    def __init__(self, folder: Path, steps: int, epoch: int = 0) -> None:
+    def __init__(self, folder: Path, steps: int, epoch: int = 0, mirrors: Sequence[Mirror] = ()) -> None:
         """`folder` is the run's; reports are appended to what is there."""
+        self._mirrors = mirrors
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.steps = steps
@@ -59,8 +78,19 @@ class Progress:
         self._began_s = time.monotonic()
         self._first: int | None = None
 
-    def report(self, step: int, *, phase: str, loss: float, metrics: dict[str, float], learning_rate: float) -> None:
-        """Append one record; rates are those since this process began."""
+    def report(
+        self,
+        step: int,
+        *,
+        phase: str,
+        loss: float,
+        metrics: Mapping[str, float],
+        learning_rate: float,
+        gradient_norms: Mapping[str, float] = MappingProxyType({}),
+        seconds: Mapping[str, float] = MappingProxyType({}),
+        **more: float | None,
+    ) -> None:
+        """Append one record; steps per second are those since this process began."""
         self._first = step if self._first is None else self._first
         passed = time.monotonic() - self._began_s
         rate = (step - self._first) / passed if step > self._first and passed > 0 else None
@@ -69,12 +99,17 @@ class Progress:
             time=time.time(),
             phase=phase,
             loss=loss,
-            metrics={name: float(f"{value:.5g}") for name, value in metrics.items()},
+            metrics=_rounded(metrics),
+            gradient_norms=_rounded(gradient_norms),
+            seconds=_rounded(seconds),
             steps_per_s=rate,
             eta_s=None if rate is None else (self.steps - step) / rate,
             learning_rate=learning_rate,
+            **_rounded({name: value for name, value in more.items() if value is not None}),
         )
         self._file.write(record.model_dump_json(exclude_none=True) + "\n")
+        for mirror in self._mirrors:
+            mirror(record)
 
     def status(self, state: State, step: int, *, checkpoint: str = "", error: str = "", message: str = "") -> None:
         """Replace the status in one piece."""
@@ -145,3 +180,7 @@ def read_progress(folder: Path) -> Iterator[ProgressRecord]:
         except json.JSONDecodeError:
             continue
         yield ProgressRecord.model_validate(found)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.5g}") for name, value in values.items()}

@@ -99,6 +99,9 @@ class Decoder(nn.Module):
         self._keeps = "logits_to_keep" in signature(type(model).forward).parameters
         width = self.anatomy.d_model
         self.injection: Final = injection
+        self.one_pass = False
+        """Whether what is differentiated is computed in one pass, though parts of it could be shared: blocks that are
+        compiled, run again for their gradient, or spread over processes are used equally often then."""
         self.register_buffer("mean_D", mean_D.detach().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("left_P", torch.tensor(list(left), dtype=torch.long))
@@ -232,7 +235,7 @@ class Decoder(nn.Module):
 
     def _pays(self, saved: int) -> bool:
         """Whether one more pass is worth the tokens it saves, and a cache may be used at all."""
-        if self.anatomy.is_recurrent or self._runs_again():
+        if self.anatomy.is_recurrent or self._runs_again() or (self.one_pass and torch.is_grad_enabled()):
             return False
         return saved >= (PASS_TOKENS_GPU if self._buffer("left_P").is_cuda else PASS_TOKENS)
 

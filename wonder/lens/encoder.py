@@ -41,10 +41,16 @@ class Encoder(nn.Module):
         self.base = base
         # In a list: they are parts of `base`, and a part that is registered twice is saved twice.
         self._parts = [model.get_input_embeddings(), anatomy.blocks[layer]]
+        self._blocks = anatomy.blocks[: layer + 1]
         self.head = nn.Linear(anatomy.d_model, anatomy.d_model)
         nn.init.eye_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("left_P", torch.tensor(list(left), dtype=torch.long))
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that are run."""
+        return self._blocks[:]
 
     @property
     def embedding(self) -> nn.Embedding:
