@@ -95,6 +95,14 @@ ACTIONS: dict[str, ActionDef[object]] = {
             prompt=PROMPT,
             thought_capture=ThoughtCapture(inject=Injection(kind="steering", layer=99)),
         ),
+        ActionDef(
+            name="explained",
+            prompt=PROMPT,
+            output=Sorted,
+            thought_capture=ThoughtCapture(explain="values"),
+            activity={"task_queue": "explained"},
+        ),
+        ActionDef(name="explained_by_nobody", prompt=PROMPT, thought_capture=ThoughtCapture(explain="last")),
         ActionDef(name="seeded", prompt=PROMPT, sampling=Sampling(temperature=1.5, seed=7)),
     )
 }

@@ -13,7 +13,16 @@ from wonder.cli import review_text, show
 from wonder.cli.__main__ import dispatch, parser
 from wonder.engine.engine import TraceEngine
 from wonder.engine.request import Request
-from wonder.errors import ArtifactMissing, CorruptBundle, LensMismatch, LensNotPromoted, RequestError, UnknownLens
+from wonder.entry import exit_code
+from wonder.errors import (
+    ArtifactMissing,
+    CorruptBundle,
+    LensConflict,
+    LensMismatch,
+    LensNotPromoted,
+    RequestError,
+    UnknownLens,
+)
 from wonder.history.explaining import explain_run
 from wonder.history.explanation_page import page
 from wonder.history.explanation_text import text
@@ -90,6 +99,7 @@ def test_what_is_wrong_is_said(bundle: Path, tmp_path: Path) -> None:
     registry = ("--registry", tmp_path / "registry")
     with pytest.raises(UnknownLens, match="no lens 'tiny'"):
         run("lens", "show", "tiny", *registry)
+    assert (exit_code(LensNotPromoted("")), exit_code(LensConflict("")), exit_code(UnknownLens(""))) == (4, 3, 1)
     with pytest.raises(RequestError, match="names no version"):
         run("lens", "promote", "tiny", *registry)
     with pytest.raises(CorruptBundle, match=r"has no lens\.json"):
