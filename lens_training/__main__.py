@@ -1,4 +1,7 @@
-"""The stages of lens training from the command line: `python -m lens_training <stage> CONFIG.json`."""
+"""Lens training from the command line: `python -m lens_training <stage> CONFIG.json`, and the worker of a pool.
+
+What runs where is composed here, so that workflow and activities need to know no launcher but its protocol.
+"""
 
 import argparse
 import json
@@ -11,15 +14,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from lens_training.artifacts import Manifest
+from lens_training.job.worker import add_arguments, work
+from lens_training.launch.base import JobLauncher
+from lens_training.launch.local import LocalLauncher
+from lens_training.launch.slurm import SlurmLauncher
 from lens_training.rates import Ticker
-from lens_training.run_spec import RunSpec
+from lens_training.run_spec import LaunchSpec, RunSpec
 from lens_training.spec import load
 from lens_training.train.progress import Status, read_status
 from lens_training.train.segment import Segment, next_epoch
+from wonder import entry
 from wonder.errors import (
     ArtifactError,
     DefinitionError,
     DeviceLost,
+    JobRefused,
     ModelError,
     OutOfMemory,
     RequestError,
@@ -128,7 +137,21 @@ def parser() -> argparse.ArgumentParser:
             stage.add_argument("--max-seconds", type=float, help="stop with a checkpoint after so long")
         if name == "merge":
             stage.add_argument("--source", type=Path, action="append", default=[], help="another folder with shards")
+    add_arguments(stages.add_parser("worker", help="run the jobs of a pool for `wonder lens train`, until Ctrl-C"))
     return made
+
+
+def choose(arguments: argparse.Namespace) -> Callable[[LaunchSpec], JobLauncher]:
+    """The launcher of each kind, as this worker is set up."""
+
+    def found(launch: LaunchSpec) -> JobLauncher:
+        if launch.kind == "local":
+            return LocalLauncher(arguments.jobs)
+        if launch.kind == "slurm":
+            return SlurmLauncher(arguments.jobs, options=tuple(map(str, launch.options.get("sbatch", ()))))
+        raise JobRefused(f"launch.kind {launch.kind} is not served by this worker: it has local and slurm")
+
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,6 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = parser().parse_args(argv)
+    if arguments.stage == "worker":
+        logging.getLogger().setLevel(logging.INFO)
+        entry.run(lambda: work(arguments, choose(arguments)))
     try:
         found = STAGES[arguments.stage](arguments)
     except KeyboardInterrupt:

@@ -48,6 +48,8 @@ WonderError
 │   └── LoopLimit              the run has visited one action more often than the table allows
 ├── TrainingError              a training run cannot go on
 │   ├── Diverged               the loss is not a finite number: go back a checkpoint, lower the learning rate
+│   ├── UnknownRun             no run of that name, or it is over
+│   ├── NoProgress             attempt after attempt ended without a new checkpoint: look at the job's log
 │   ├── CorruptCheckpoint      a checkpoint is not what was written: go on from an older one
 │   └── LauncherError          a job cannot be started, found or stopped
 │       ├── JobConflict        a live job already writes to the run folder: wait for it, or cancel it
@@ -279,6 +281,14 @@ class TrainingError(WonderError):
 
 class Diverged(TrainingError):
     """The loss is not a finite number."""
+
+
+class UnknownRun(TrainingError):
+    """There is no run of that name, or it is over."""
+
+
+class NoProgress(TrainingError):
+    """Attempt after attempt ended before it left a new checkpoint."""
 
 
 class CorruptCheckpoint(TrainingError):

@@ -9,6 +9,23 @@ HUMAN_REVIEW: Final = "wonder.HumanReview"
 GRAPH: Final = "wonder.Graph"
 """Workflow: a table run as data."""
 
+LENS_TRAINING: Final = "wonder.LensTraining"
+"""Workflow: a lens from texts to the registry."""
+
+LENS_SWEEP: Final = "wonder.LensSweep"
+"""Workflow: several such runs that differ in some settings."""
+
+LENS_PROGRESS_QUERY: Final = "wonder.lens_progress"
+"""Query of a lens's run: how it stands."""
+
+LENS_REPORT_SIGNAL: Final = "wonder.lens_report"
+"""Signal by which whoever watches a job tells the run how far it is."""
+
+SUBMIT_JOB: Final = "wonder.submit_job"
+WATCH_JOB: Final = "wonder.watch_job"
+STOP_JOB: Final = "wonder.stop_job"
+"""Activities on the queue of a pool: start a job, follow it to its end, end it with a checkpoint."""
+
 THINK: Final = "wonder.think"
 """Activity on a GPU queue: one model call with its trace."""
 
@@ -49,6 +66,16 @@ def model_slug(model: str) -> str:
 def gpu_queue(model: str) -> str:
     """The task queue of the workers that have this model loaded."""
     return f"wonder-gpu.{model_slug(model)}"
+
+
+def train_queue(pool: str) -> str:
+    """The task queue of the workers that run a pool's training jobs."""
+    return f"wonder-train.{model_slug(pool)}"
+
+
+def lens_run_id(name: str) -> str:
+    """The workflow id of a lens's run, where none was chosen: a lens has one run at a time."""
+    return f"lens/{name}"
 
 
 def review_id(workflow_id: str, step: str, n: int) -> str:

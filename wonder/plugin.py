@@ -33,7 +33,8 @@ class WonderPlugin(SimplePlugin):
 
     * `workflow`: `wonder.HumanReview`, `wonder.Graph`;
     * `gpu`: `wonder.think`, served by the engine that `engine` builds;
-    * `cpu`, `train`: nothing yet.
+    * `train`: the activities in `training`, which `lens_training` brings;
+    * `cpu`: nothing yet.
 
     Put it on `Client.connect(plugins=[WonderPlugin()])`, not on the worker as well.
     """
@@ -47,6 +48,7 @@ class WonderPlugin(SimplePlugin):
         max_batch: int = 8,
         calibrations: CalibrationRegistry | Path | str | None = None,
         search_attributes: bool = False,
+        training: Sequence[Callable[..., Any]] = (),
     ) -> None:
         """Choose what workers of this client serve.
 
@@ -58,9 +60,10 @@ class WonderPlugin(SimplePlugin):
             calibrations: Registry, or its folder, whose calibrations travel with the answers (`wonder calibrate`).
             search_attributes: Reviews set Wonder's search attributes, which must then be registered in the namespace
                 (`wonder init`): setting one that is not blocks a workflow for ever.
+            training: What a worker with the role `train` serves.
 
         Raises:
-            DefinitionError: An unknown role, or the role `gpu` without an engine.
+            DefinitionError: An unknown role, or a role without what it serves.
         """
         if unknown := sorted(set(roles) - ROLES):
             raise DefinitionError(f"WonderPlugin has no role {', '.join(unknown)}; it has {', '.join(sorted(ROLES))}")
@@ -68,7 +71,12 @@ class WonderPlugin(SimplePlugin):
             raise DefinitionError(
                 "WonderPlugin(roles=['gpu']) needs the engine to serve: pass engine=lambda: TraceEngine.load('…')"
             )
+        if ("train" in roles) != bool(training):
+            raise DefinitionError(
+                "WonderPlugin(roles=['train']) and training=[…] go together, as in `python -m lens_training worker`"
+            )
         self.roles = frozenset(roles)
+        self._training = list(training)
         self._engine = engine
         if isinstance(calibrations, str | Path):
             calibrations = CalibrationRegistry(calibrations)
@@ -89,7 +97,7 @@ class WonderPlugin(SimplePlugin):
         return [*(existing or ()), *((HumanReview, Graph) if "workflow" in self.roles else ())]
 
     def _activities(self, existing: Sequence[Callable[..., Any]] | None) -> Sequence[Callable[..., Any]]:
-        return [*(existing or ()), *((self._thinking.think,) if self._thinking else ())]
+        return [*(existing or ()), *((self._thinking.think,) if self._thinking else ()), *self._training]
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-PASSED_THROUGH = ("wonder",)
+PASSED_THROUGH = ("wonder", "lens_training")
 """First-party modules that are pure, so that no run imports them again and error classes keep their identity.
 
 Array libraries need not be here: nothing that a workflow imports reaches them (`tests/architecture`).

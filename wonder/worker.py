@@ -36,6 +36,7 @@ async def serve(
     workflows: Sequence[type] = (),
     activities: Sequence[Callable[..., Any]] = (),
     max_concurrent_activities: int = 100,
+    heartbeats_s: float = 60.0,
     drain_s: float = 30.0,
     ends: asyncio.Event | None = None,
 ) -> None:
@@ -47,6 +48,8 @@ async def serve(
         workflows: Further workflow classes.
         activities: Further activities.
         max_concurrent_activities: Slots; twice the batch size on a GPU, so that a batch forms while one runs.
+        heartbeats_s: At most so long until the server is sent an activity's newest heartbeat, and tells of its
+            cancellation.
         drain_s: How long running activities may take to finish once a signal has come. A second signal ends at once.
         ends: Ends it as well when set: no more work is taken, and what is running reports first.
     """
@@ -61,6 +64,7 @@ async def serve(
             workflows=workflows,
             activities=activities,
             max_concurrent_activities=max_concurrent_activities,
+            max_heartbeat_throttle_interval=timedelta(seconds=heartbeats_s),
             graceful_shutdown_timeout=timedelta(seconds=drain_s),
         ):
             sys.stdout.write(f"{READY} {task_queue}\n")

@@ -35,7 +35,7 @@ def take_lease(folder: Path, epoch: int) -> None:
     Raises:
         LeaseLost: A later attempt owns it already.
     """
-    held = _held(folder)
+    held = held_epoch(folder)
     if held > epoch:
         raise LeaseLost(_message(folder, epoch, held))
     if held < epoch:
@@ -44,7 +44,7 @@ def take_lease(folder: Path, epoch: int) -> None:
 
 def next_epoch(folder: Path) -> int:
     """The epoch with which a new attempt takes the run over."""
-    return _held(folder) + 1
+    return held_epoch(folder) + 1
 
 
 def check_lease(folder: Path, epoch: int) -> None:
@@ -53,11 +53,16 @@ def check_lease(folder: Path, epoch: int) -> None:
     Raises:
         LeaseLost: It has.
     """
-    if (held := _held(folder)) > epoch:
+    if (held := held_epoch(folder)) > epoch:
         raise LeaseLost(_message(folder, epoch, held))
 
 
-def _held(folder: Path) -> int:
+def held_epoch(folder: Path) -> int:
+    """Of the attempt that owns the run; −1: none has yet.
+
+    Raises:
+        StoreNotUsable: The lease cannot be read.
+    """
     try:
         return int(json.loads((folder / LEASE).read_bytes())["epoch"])
     except FileNotFoundError:

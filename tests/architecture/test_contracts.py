@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from lens_training.job.orders import JobEnd, JobOrder, WatchOrder
 from wonder.actions import contracts
 from wonder.actions.contracts import ThinkAnswer, ThinkRequest
 from wonder.graph.spec import GraphResult, GraphRun
@@ -14,7 +15,12 @@ from wonder.plugin import WonderPlugin
 from wonder.review.types import ReviewRequest
 from wonder.serving.activity import Thinking
 from wonder.trace.schema import AgentMessage
+from wonder.training.types import ExtendInput, LensProgress, LensResult, LensRun, SweepResult, SweepRun
 
+WIRE: list[type[BaseModel]] = [
+    *(ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult),
+    *(LensRun, LensProgress, LensResult, ExtendInput, SweepRun, SweepResult, JobOrder, WatchOrder, JobEnd),
+]
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -30,7 +36,7 @@ def test_the_gpu_worker_implements_what_workflows_call() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult],
+    WIRE,
     ids=lambda model: model.__name__,
 )
 def test_wire_models_only_ever_gain_fields(model: type[BaseModel]) -> None:
@@ -65,6 +71,6 @@ def _fields(schema: dict[str, object]) -> set[tuple[str, str, str]]:
 
 if __name__ == "__main__":
     SCHEMAS.mkdir(exist_ok=True)
-    for found in (ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult):
+    for found in WIRE:
         text = json.dumps(found.model_json_schema(), indent=1, sort_keys=True)
         (SCHEMAS / f"{found.__name__}.json").write_text(text + "\n")

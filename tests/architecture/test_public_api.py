@@ -51,6 +51,17 @@ def test_the_fixed_names_of_histories_have_not_moved() -> None:
 
     assert names.HUMAN_REVIEW == "wonder.HumanReview"
     assert names.GRAPH == "wonder.Graph"
+    assert names.LENS_TRAINING == "wonder.LensTraining"
+    assert names.LENS_SWEEP == "wonder.LensSweep"
+    assert names.LENS_PROGRESS_QUERY == "wonder.lens_progress"
+    assert names.LENS_REPORT_SIGNAL == "wonder.lens_report"
+    assert (names.SUBMIT_JOB, names.WATCH_JOB, names.STOP_JOB) == (
+        "wonder.submit_job",
+        "wonder.watch_job",
+        "wonder.stop_job",
+    )
+    assert names.train_queue("GPU a") == "wonder-train.gpu-a"
+    assert names.lens_run_id("stories") == "lens/stories"
     assert names.THINK == "wonder.think"
     assert names.WORKFLOW_QUEUE == "wonder"
     assert names.PLUGIN == "wonder.WonderPlugin"

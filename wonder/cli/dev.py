@@ -13,7 +13,7 @@ from wonder import search_attributes
 from wonder.dev.stack import Stack
 from wonder.discovery import configured_workflows
 from wonder.errors import StackError
-from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE, gpu_queue
+from wonder.names import EMBEDDED_MODEL, WORKFLOW_QUEUE, gpu_queue, train_queue
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
     dev = commands.add_parser("dev", help="start a local Temporal server and both workers; Ctrl-C drains and stops")
     add_stack_arguments(dev)
     dev.add_argument("--address", help="use this running server instead of starting one")
+    dev.add_argument("--pool", metavar="NAME", help="also run a worker for `wonder lens train` on this machine")
     dev.add_argument("--verbose", action="store_true", help="print what the parts log (always in .wonder/logs)")
     dev.set_defaults(handler=run_dev, needs_client=False)
     init = commands.add_parser("init", parents=[server], help="register Wonder's search attributes on a server")
@@ -48,6 +49,7 @@ async def run_dev(arguments: argparse.Namespace) -> int:
         address=arguments.address,
         model=arguments.model,
         workflows=arguments.workflows,
+        pool=arguments.pool,
         echo=(lambda name, line: say(f"{name:>10} │ {line}")) if arguments.verbose else None,
     )
     starting = asyncio.create_task(stack.__aenter__())
@@ -78,7 +80,8 @@ def print_addresses(stack: Stack, workflows: list[str]) -> None:
     if stack.ui_url:
         say(f"Temporal UI   {stack.ui_url}")
     say(f"Temporal      {stack.address} (namespace {stack.client.namespace})")
-    say(f"queues        {WORKFLOW_QUEUE} · {gpu_queue(stack.model)}")
+    queues = [WORKFLOW_QUEUE, gpu_queue(stack.model), *([] if stack.pool is None else [train_queue(stack.pool)])]
+    say(f"queues        {' · '.join(queues)}")
     say(f"workflows     {', '.join(workflows) or 'none of yours: name modules with --workflows'}")
     say(f"data          {stack.folder}")
     say("try           wonder run 'I was charged twice for my invoice'   ·   wonder review ls")

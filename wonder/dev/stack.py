@@ -49,6 +49,8 @@ class Stack:
     """Further arguments of `wonder-gpu-worker`."""
     gpu_program: Sequence[str] = (sys.executable, "-m", "workers.gpu")
     """The GPU worker, where it is one of your own."""
+    pool: str | None = None
+    """Also run a worker for lens training on this machine, for the pool of this name."""
     drain_s: float = 20.0
     echo: Callable[[str, str], None] | None = None
     """Called with every line a part prints."""
@@ -84,6 +86,12 @@ class Stack:
             self._child(GPU_WORKER, [*self.gpu_program, *common, *gpu]),
             self._child("cpu-worker", [sys.executable, "-m", "workers.cpu", *common, *cpu]),
         ]
+        if self.pool is not None:
+            # By name: training sits above this package, and only its command is known here.
+            train = ["--pool", self.pool, "--jobs", str(self.folder / "jobs")]
+            workers.append(
+                self._child("train-worker", [sys.executable, "-m", "lens_training", "worker", *common, *train])
+            )
         for worker in workers:
             await worker.start()
         await asyncio.gather(*(worker.wait_for_line(READY, START_LIMIT_S) for worker in workers))

@@ -1,8 +1,10 @@
-"""`wonder-cpu-worker`: Wonder's workflows and the project's own, until a signal comes."""
+"""`wonder-cpu-worker`: Wonder's workflows, those of lens training and the project's own, until a signal comes."""
 
 import argparse
 import sys
 
+from lens_training.job.sweep import LensSweep
+from lens_training.job.workflow import LensTraining
 from wonder import entry, search_attributes
 from wonder.connect import connect
 from wonder.discovery import configured_workflows, load_workflows
@@ -34,7 +36,9 @@ async def work(options: argparse.Namespace) -> int:
     probe = await connect(options.address, namespace=options.namespace)
     plugin = WonderPlugin(roles=["workflow", "cpu"], search_attributes=await search_attributes.registered(probe))
     client = await connect(options.address, namespace=options.namespace, plugins=[plugin], runtime=runtime())
-    await serve(client, task_queue=options.task_queue, workflows=workflows, drain_s=options.drain)
+    await serve(
+        client, task_queue=options.task_queue, workflows=[*workflows, LensTraining, LensSweep], drain_s=options.drain
+    )
     return 0
 
 
