@@ -72,7 +72,7 @@ class Spread:
             self.module = DistributedDataParallel(
                 self.system,
                 init_sync=False,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=bool(self.system.decoder.anatomy.routers),
             )
