@@ -1,22 +1,29 @@
 """The suite that every launcher passes, on this machine and on the stand-ins for places that nobody has at hand."""
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 
 from lens_training.launch.fake import FakeServer
 from lens_training.launch.fake_kubernetes import FakeKubernetes
+from lens_training.launch.fake_sagemaker import FakeSageMaker
 from lens_training.launch.kubernetes import KubernetesLauncher
 from lens_training.launch.local import LocalLauncher
+from lens_training.launch.sagemaker import SageMakerLauncher
 from tests.unit.lens.launching import *  # noqa: F403 - the suite
 from tests.unit.lens.launching import (
     Place,
     check_an_outage_is_retryable_and_loses_nothing,
     check_several_processes_are_one_job,
 )
+
+GRACE_S = 5.0
+"""For a job that is asked to stop; the stubborn one has to be waited for."""
 
 
 def local(folder: Path) -> Iterator[Place]:
@@ -36,6 +43,12 @@ def kubernetes(folder: Path) -> Iterator[Place]:
     fake.close()
 
 
+@functools.cache
+def boto3_session() -> boto3.session.Session:
+    """One for all: it reads the descriptions of the services once."""
+    return boto3.session.Session("nobody", "nothing")
+
+
 def outage_of(fake: FakeServer):
     @asynccontextmanager
     async def outage() -> AsyncIterator[None]:
@@ -45,7 +58,28 @@ def outage_of(fake: FakeServer):
     return outage
 
 
-PLACES = {"local": local, "kubernetes": kubernetes}
+def sagemaker(folder: Path) -> Iterator[Place]:
+    fake = FakeSageMaker(folder / "fake", grace_s=GRACE_S)
+    session = boto3_session()
+    yield Place(
+        launcher=lambda: SageMakerLauncher(
+            "arn:aws:iam::123456789012:role/trainer",
+            python=sys.executable,
+            region="us-east-1",
+            endpoint=fake.url,
+            interval_s=0.05,
+            session=session,
+        ),
+        folder=folder,
+        outage=outage_of(fake),
+        settings={"image": "trainer:1"},
+        prefix="s3://runs",
+        hold=fake.hold,
+    )
+    fake.close()
+
+
+PLACES = {"local": local, "kubernetes": kubernetes, "sagemaker": sagemaker}
 
 
 @pytest.fixture(params=list(PLACES))
