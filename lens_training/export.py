@@ -58,7 +58,7 @@ def export(
         ArtifactError: The folder holds something already.
         StoreNotUsable: There is no room.
     """
-    decoder, encoder = system.decoder, system.encoder
+    decoder, encoder = system.plain()
     own: Any = decoder.mean_D
     if not torch.equal(own.cpu().float(), statistics.mean_D.cpu().float()):
         raise SpecError("the decoder was made with another mean than the statistics have: export with those of its run")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lens_training.batch import Batch, Statistics
-from lens_training.models.adapters import ANCHOR, AdaptedDecoder, Adapters
+from lens_training.models.adapters import ANCHOR, AdaptedDecoder, AdaptedEncoder, Adapters
+from lens_training.models.reached import freeze_unreached
 from lens_training.models.target import TargetModel
 from lens_training.objectives.losses import advantages, entropy, in_batch_delta, kl, kl_estimate, relative_error
 from lens_training.objectives.straight_through import straight_through_embed
@@ -94,6 +95,7 @@ class LensSystem(nn.Module):
         """Entered around a rollout: where parameters are spread over processes, they are brought together once."""
         self.variance = statistics.variance
         self.length, self.skip, self.neutral = length, skip, neutral
+        freeze_unreached(encoder)
 
     @property
     def target(self) -> TargetModel:
@@ -113,6 +115,14 @@ class LensSystem(nn.Module):
         """Hold on to the decoder as it is now; before it is wrapped or spread."""
         decoder = self.decoder
         self.anchor_to(decoder.anchored() if isinstance(decoder, AdaptedDecoder) else copy.deepcopy(decoder))
+
+    def plain(self) -> tuple[Decoder, Encoder]:
+        """Decoder and encoder as models of their own, as a bundle holds them: adapters are merged into copies."""
+        decoder, encoder = self.decoder, self.encoder
+        return (
+            decoder.plain() if isinstance(decoder, AdaptedDecoder) else decoder,
+            encoder.plain() if isinstance(encoder, AdaptedEncoder) else encoder,
+        )
 
     def trained(self) -> dict[str, dict[str, nn.Parameter]]:
         """What is trained of `decoder` and `encoder`, by name; weights that are used twice stand there once."""

@@ -74,6 +74,25 @@ class Adapters:
         finally:
             self._set(before)
 
+    @torch.no_grad()
+    def merged(self, name: str) -> PreTrainedModel:
+        """A plain copy of the model that computes without adapters what it computes with this one.
+
+        In a model of 16 bits the sum is rounded to them.
+        """
+        found = copy.deepcopy(self.model)
+        parts = dict(found.named_modules())
+        kind = self._peft.tuners.tuners_utils.BaseTunerLayer
+        for path, layer in parts.items():
+            if isinstance(layer, kind):
+                adapted: Any = layer
+                adapted.__dict__["_disable_adapters"] = False
+                if name in adapted.lora_A:
+                    adapted.merge(adapter_names=[name])
+                holder, _, own = path.rpartition(".")
+                setattr(parts[holder], own, adapted.get_base_layer())
+        return found
+
     def owner(self, parameter: str) -> str | None:
         """To which adapter a parameter of this name belongs."""
         _, found, rest = parameter.partition(".lora_")
@@ -132,6 +151,22 @@ class AdaptedDecoder(Decoder):
         found.maps.requires_grad_(False)
         return found
 
+    def plain(self) -> Decoder:
+        """The same as a model of its own."""
+        model, left, right, bias_V = self._adapters[0].merged(self.adapter), self.left_P, self.right_P, self.bias_V
+        found = Decoder(
+            model,
+            cast(Tensor, self.mean_D),
+            float(cast(Tensor, self.scale)),
+            left=cast(Tensor, left).tolist(),
+            right=cast(Tensor, right).tolist(),
+            forbidden=cast(Tensor, bias_V).nonzero()[:, 0].tolist(),
+            injection=self.injection,
+            written_blocks=max(1, len(self.maps)),
+        )
+        found.maps.load_state_dict(self.maps.state_dict())
+        return found.to(cast(Tensor, self.mean_D).device).train(False)
+
     def _forward(self, embeds: Tensor, cache: DynamicCache | None = None, *, keep: int) -> Tensor:
         with self._adapters[0].on(self.adapter):
             return super()._forward(embeds, cache, keep=keep)
@@ -144,7 +179,14 @@ class AdaptedEncoder(Encoder):
         """As `Encoder`, with the adapter `encoder` for a model."""
         adapters.put("encoder", layer + 1)
         super().__init__(_view(adapters.model), layer, left=left)
-        self._adapters = [adapters]
+        self._adapters, self._layer = [adapters], layer
+
+    def plain(self) -> Encoder:
+        """The same as a model of its own."""
+        left: list[int] = cast(Tensor, self.left_P).tolist()
+        found = Encoder(self._adapters[0].merged("encoder"), self._layer, left=left)
+        found.head.load_state_dict(self.head.state_dict())
+        return found.to(cast(Tensor, self.left_P).device).train(False)
 
     def forward(self, embeds_BTD: Tensor) -> Tensor:
         """As `Encoder.forward`."""
@@ -160,19 +202,3 @@ def _view(model: PreTrainedModel) -> PreTrainedModel:
     shared: list[Any] = [part for part in model.modules() if not any(part is other for other in copied)]
     shared += [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(part): part for part in shared})
-
-
-@torch.no_grad()
-def merged(adapters: Adapters, name: str, model: PreTrainedModel) -> None:
-    """Write an adapter into a plain copy of the shared model, which then computes the same without it.
-
-    Args:
-        adapters: Of the shared model.
-        name: Which adapter.
-        model: A copy of the model as it was before there were adapters.
-    """
-    targets = dict(model.named_modules())
-    for path, layer in adapters.model.named_modules():
-        if name in getattr(layer, "lora_A", {}):
-            weight = cast(Tensor, targets[path].weight)
-            weight.add_(cast(Any, layer).get_delta_weight(name).to(weight.dtype))

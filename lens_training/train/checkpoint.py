@@ -271,15 +271,20 @@ def save_checkpoint(
     return folder / name_of(step)
 
 
-def open_checkpoint(folder: Path, ranks: Ranks | None = None) -> Checkpoint | None:
-    """The newest one; None where there is none. Each of several processes compares some of the files' digests.
+def open_checkpoint(folder: Path, ranks: Ranks | None = None, step: int | None = None) -> Checkpoint | None:
+    """The newest one, or that of a step; None where `LATEST` names none.
+
+    Args:
+        folder: Of the run.
+        ranks: Of several processes each compares some of the files' digests.
+        step: Of an older one.
 
     Raises:
-        CorruptCheckpoint: The one that `LATEST` names is not what was written.
+        CorruptCheckpoint: It is not what was written.
     """
     ranks = ranks or Ranks()
     try:
-        place = folder / (folder / LATEST).read_text().strip()
+        place = folder / (name_of(step) if step is not None else (folder / LATEST).read_text().strip())
     except FileNotFoundError:
         return None
     error: Exception | None = None
@@ -299,11 +304,11 @@ def open_checkpoint(folder: Path, ranks: Ranks | None = None) -> Checkpoint | No
     return found
 
 
-def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint's step, tensors and state; None where there is none.
+def load_checkpoint(folder: Path, step: int | None = None) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """Step, tensors and state of the newest checkpoint, or of that of a step; None where there is none.
 
     Raises:
-        CorruptCheckpoint: The one that `LATEST` names is not what was written.
+        CorruptCheckpoint: It is not what was written.
     """
-    found = open_checkpoint(folder)
+    found = open_checkpoint(folder, step=step)
     return None if found is None else (found.step, found.all(), found.state)

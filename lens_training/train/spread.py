@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     FSDPModule,
@@ -42,7 +42,6 @@ class Spread:
                 "parallel.kind is fsdp2 and lens.adapters are set: adapters are small and one base serves for all, so "
                 "that each process can hold them: use ddp"
             )
-        _freeze_unreached(system)
         anchor = system.anchor
         for decoder in (system.decoder, *([] if anchor is None else [anchor])):
             decoder.one_pass = self.kind == "fsdp2" or spec.gradient_checkpointing or spec.compile_blocks
@@ -155,30 +154,3 @@ def _prepare(block: nn.Module, spec: ParallelSpec, system: LensSystem) -> None:
         return checkpoint(again, *args, use_reentrant=False, **kwargs)
 
     block.__dict__["forward"] = forward
-
-
-def _freeze_unreached(system: LensSystem) -> None:
-    """No gradient for what no text passes through, such as the final norm of a model that was cut before it."""
-    encoder = system.encoder
-    with torch.enable_grad():
-        text = torch.zeros(1, 1, dtype=torch.long, device=next(encoder.parameters()).device)
-        reached = _leaves(encoder(encoder.embed(text)))
-    # A block's parameters may be passed by this text and met by the next: experts.
-    inside = {id(parameter) for block in encoder.blocks for parameter in block.parameters()}
-    for parameter in encoder.parameters():
-        if id(parameter) not in inside and id(parameter) not in reached:
-            parameter.requires_grad_(False)
-
-
-def _leaves(output: Tensor) -> set[int]:
-    """Ids of the parameters that a value was computed from."""
-    found, seen, waiting = set(), set(), [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
-        waiting += [other for other, _ in node.next_functions]
-    return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lens_training.models.adapters import Adapters, merged
+from lens_training.models.adapters import Adapters
 from lens_training.run_spec import LoraSpec, ParallelSpec, Phase, Run
 from lens_training.system import Weights
 from lens_training.train.loop import Trainer
@@ -82,10 +82,11 @@ def test_trained_adapters_leave_the_target_as_it_was_and_can_be_merged_into_plai
     spoken = made.decoder.token_logits(batch.activation_BD, ids)
     assert not torch.allclose(spoken, plain.decoder.token_logits(batch.activation_BD, ids), atol=1e-3)
     assert not torch.allclose(spoken, made.anchor.token_logits(batch.activation_BD, ids), atol=1e-3)
-    assert made.adapters is not None
-    merged(made.adapters, "decoder", plain.decoder.model)
-    plain.decoder.maps.load_state_dict(made.decoder.maps.state_dict())
-    torch.testing.assert_close(plain.decoder.token_logits(batch.activation_BD, ids), spoken, atol=1e-4, rtol=1e-4)
+    decoder, encoder = made.plain()
+    assert not any("lora" in name for part in (decoder, encoder) for name in part.state_dict())
+    torch.testing.assert_close(decoder.token_logits(batch.activation_BD, ids), spoken, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder(encoder.embed(ids)), made.reconstruct(ids), atol=1e-4, rtol=1e-4)
+    assert torch.equal(made.decoder.token_logits(batch.activation_BD, ids), spoken)
 
 
 def test_the_anchor_is_the_decoder_at_the_end_of_the_phase_before() -> None:

@@ -18,6 +18,7 @@ from tests.unit.lens import two_ranks
 from tests.unit.lens.two_ranks import KINDS, OBJECTIVES, RUN, gradients, losses, one_step, trainer
 
 ALONE = Ranks()
+pytestmark = pytest.mark.timeout(600)  # where processors are shared by many
 
 
 @pytest.fixture(scope="module")
