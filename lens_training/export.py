@@ -13,8 +13,9 @@ from lens_training.activations import Source
 from lens_training.batch import Statistics
 from lens_training.system import LensSystem
 from wonder.errors import SpecError
+from wonder.lens.adapters import factors
 from wonder.lens.bundle import save_lens
-from wonder.lens.manifest import LensManifest, LensMetrics, LensPrompt, LensTarget, LensTraining
+from wonder.lens.manifest import DECODER, ENCODER, LensManifest, LensMetrics, LensPrompt, LensTarget, LensTraining
 from wonder.lens.tokenizer import prompt_tokens, tokenizer_digest
 
 # Shape suffixes: D d_model, V vocabulary, P tokens of a prompt.
@@ -43,7 +44,7 @@ def export(
         statistics: Of the training states.
         metrics: Measured on held-out documents.
         tokenizer: Of the target.
-        source: What the states were of, as the dump wrote it down (`lens_training.dump.source_of`).
+        source: What the states were of, as the dump wrote it down (`ActivationManifest.source`).
         folder: Of the bundle; must not be there, or be empty.
         name: Of the lens.
         data_sha256: Digest of the manifest of the training states.
@@ -107,7 +108,11 @@ def export(
         created=created or datetime.now(UTC).date(),
         parent=parent,
     )
-    return save_lens(folder, manifest, decoder, encoder, tokenizer)
+    if system.adapters is None:
+        return save_lens(folder, manifest, decoder, encoder, tokenizer)
+    model = system.adapters.model
+    held = {name: factors(model, name) for name in (DECODER, ENCODER)}
+    return save_lens(folder, manifest, decoder, encoder, tokenizer, held)
 
 
 def statistics_digest(statistics: Statistics) -> str:

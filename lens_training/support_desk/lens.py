@@ -19,7 +19,7 @@ from torch import Tensor
 from lens_training.activations import merge
 from lens_training.batch import Batch
 from lens_training.build import Bench, build
-from lens_training.dump import dump, load_target, source_of
+from lens_training.dump import dump, load_target
 from lens_training.evaluate.controls import shuffled
 from lens_training.evaluate.metrics import (
     Interval,
@@ -154,7 +154,7 @@ def make(out: Path, recipe: Recipe, work: Path | None = None) -> LensManifest:
             bench.statistics,
             found,
             bench.tokenizer,
-            source_of(bench.target, spec.target),
+            rows.manifest.source,
             out,
             name=NAME,
             data_sha256=rows.manifest.digest(),

@@ -15,6 +15,7 @@ MAY_BE_HEAVY = (
     "wonder.probes",
     "wonder.compression",
     "wonder.anatomy",
+    "wonder.lens.adapters",
     "wonder.lens.bundle",
     "wonder.lens.cache",
     "wonder.lens.decoder",

@@ -71,7 +71,9 @@ class Desk:
         self._most_tokens = most_tokens
         self._equivalences = {**EQUIVALENCES, **equivalences}
         self._constrainer = Constrainer(tokenizer, runtime.end_ids, anatomy.vocabulary)
-        live = LiveModel(fingerprint, anatomy.d_model, anatomy.n_layers, anatomy.vocabulary, tokenizer, runtime.device)
+        live = LiveModel(
+            fingerprint, anatomy.d_model, anatomy.n_layers, anatomy.vocabulary, tokenizer, runtime.device, runtime.model
+        )
         self.shelf = ProbeShelf(
             bundles, fingerprint, anatomy.d_model, anatomy.n_layers, compressors, LensShelf(lenses, live)
         )

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from wonder.engine.memory import is_out_of_memory
 from wonder.engine.numbers import NOT_FINITE
@@ -41,6 +42,7 @@ class LiveModel:
     vocabulary: int
     tokenizer: Any
     device: torch.device
+    model: PreTrainedModel
 
 
 @dataclass
@@ -123,7 +125,7 @@ class LensShelf:
                     raise SettingNotSupported(
                         f"two lenses are called {manifest.name!r}, the second in {folder}: give one of them"
                     )
-                self._speakers[manifest.name] = Speaker(load_lens(folder, live.device))
+                self._speakers[manifest.name] = Speaker(load_lens(folder, live.device, live.model))
 
     @property
     def ids(self) -> list[str]:

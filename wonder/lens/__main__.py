@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from wonder.errors import ArtifactCorrupt, LensMismatch, RequestError, WonderError
-from wonder.lens.bundle import load_lens
+from wonder.lens.bundle import load_lens, load_target
 from wonder.lens.manifest import read_manifest
 from wonder.trace.artifacts import ArtifactRef
 from wonder.trace.explanation import Explanation
@@ -56,7 +56,10 @@ def explain(request: dict[str, Any]) -> list[Explanation]:
             f"the states of layers {', '.join(map(str, layers))} were stored, and the lens {manifest.id} reads layer "
             f"{target.layer}: run it with capture_hidden_states=[{target.layer}]"
         )
-    lens, at = load_lens(folder), layers.index(target.layer)
+    model = None
+    if manifest.weights == "adapters":
+        model = load_target(target.model, target.revision)
+    lens, at = load_lens(folder, target=model), layers.index(target.layer)
     states_PD = torch.stack([states_AD[name][at] for name in SINGLE])
     tokens: list[str] = request["tokens"]
     places = [0, max(0, len(tokens) - 1)]

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from wonder.errors import ArtifactError, CorruptBundle, StoreNotUsable
+from wonder.embedded import embedded_path
+from wonder.errors import ArtifactError, CorruptBundle, LensMismatch, ModelNotFound, StoreNotUsable
+from wonder.lens.adapters import ADAPTER_FILE, add, bare_copy
 from wonder.lens.decoder import Decoder
 from wonder.lens.encoder import Encoder
 from wonder.lens.manifest import (
@@ -32,6 +34,7 @@ from wonder.lens.manifest import (
 )
 from wonder.lens.tokenizer import check_tokenizer
 from wonder.probes.files import read_tensors
+from wonder.probes.fingerprint import model_fingerprint
 
 # Shape suffixes: P states, T tokens of a text, D d_model.
 
@@ -99,32 +102,62 @@ class ConsistencyLens:
         return states_PD.to(self.encoder.head.weight.device, torch.float32)
 
 
-def save_lens(folder: Path, manifest: LensManifest, decoder: Decoder, encoder: Encoder, tokenizer: Any) -> LensManifest:
+def save_lens(
+    folder: Path,
+    manifest: LensManifest,
+    decoder: Decoder,
+    encoder: Encoder,
+    tokenizer: Any,
+    adapters: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> LensManifest:
     """Write a bundle, which appears under its name whole or not at all; files and digest are filled in.
+
+    Args:
+        folder: Must not be there, or be empty.
+        manifest: Everything but files and digest.
+        decoder: State to text.
+        encoder: Text to state.
+        tokenizer: Of the target.
+        adapters: Tensors (`wonder.lens.adapters`) by folder, where decoder and encoder are adapters on the target.
 
     Raises:
         ArtifactError: There is something of that name; bundles never change.
         StoreNotUsable: The disk is full, or the folder cannot be written to.
     """
     with _appearing(folder) as part:
-        decoder.model.save_pretrained(part / DECODER)
-        tokenizer.save_pretrained(part / DECODER)
         base: Any = encoder.base
-        base.save_pretrained(part / ENCODER)
+        if adapters is None:
+            decoder.model.save_pretrained(part / DECODER)
+            base.save_pretrained(part / ENCODER)
+        else:
+            for name in (DECODER, ENCODER):
+                (part / name).mkdir()
+                held = {key: tensor.contiguous().cpu() for key, tensor in adapters[name].items()}
+                save_file(held, part / name / ADAPTER_FILE)
+        tokenizer.save_pretrained(part / DECODER)
         save_file(
             {name: tensor.detach().contiguous().cpu() for name, tensor in _own(decoder, encoder).items()},
             part / TENSORS_FILE,
         )
         paths = sorted(path for path in part.rglob("*") if path.is_file())
+        manifest = manifest.model_copy(update={"weights": "full" if adapters is None else "adapters"})
         sealed = manifest.sealed([file_of(part, path) for path in paths])
         (part / LENS_FILE).write_text(sealed.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return sealed
 
 
-def load_lens(folder: Path, device: torch.device | str = "cpu") -> ConsistencyLens:
+def load_lens(
+    folder: Path, device: torch.device | str = "cpu", target: PreTrainedModel | None = None
+) -> ConsistencyLens:
     """Load a bundle; every byte is checked first, and nothing is unpickled.
 
+    Args:
+        folder: Of the bundle.
+        device: Where it goes; a lens of adapters goes where the target is.
+        target: The model that the lens was trained on, which a lens of adapters shares the weights of.
+
     Raises:
+        LensMismatch: It is a lens of adapters, and the target is not given or another model.
         CorruptBundle: A file is missing, changed or unasked for, or does not hold what the manifest says.
     """
     manifest = read_manifest(folder)
@@ -132,8 +165,10 @@ def load_lens(folder: Path, device: torch.device | str = "cpu") -> ConsistencyLe
     tensors = read_tensors(folder / TENSORS_FILE, _sha256(folder, manifest, TENSORS_FILE))
     tokenizer = _tokenizer(folder, manifest)
     prompt, width = manifest.prompt, manifest.target.d_model
-    spoken = _model(folder / DECODER, AutoModelForCausalLM)
-    read = _model(folder / ENCODER, AutoModel)
+    if manifest.weights == "full":
+        spoken, read = _model(folder / DECODER, AutoModelForCausalLM), _model(folder / ENCODER, AutoModel)
+    else:
+        spoken, read, device = _adapted(folder, manifest, target)
     for part, model in ((DECODER, spoken), (ENCODER, read)):
         if (found := int(model.config.get_text_config(decoder=True).hidden_size)) != width:
             raise CorruptBundle(f"{folder / part} has width {found}, its manifest says {width}: export it again")
@@ -153,8 +188,45 @@ def load_lens(folder: Path, device: torch.device | str = "cpu") -> ConsistencyLe
         with torch.no_grad():
             parameter.copy_(_tensor(folder, tensors, name, tuple(parameter.shape)))
     for module in (decoder, encoder):
-        module.train(False).requires_grad_(False).to(device)
+        module.train(False).to(device)
+        if manifest.weights == "full":  # else most of the parameters are the target's
+            module.requires_grad_(False)
     return ConsistencyLens(manifest, decoder, encoder, tokenizer)
+
+
+def load_target(name: str, revision: str = "") -> PreTrainedModel:
+    """The model that a lens was trained on, as it is stored, on the CPU.
+
+    Raises:
+        ModelNotFound: It cannot be had.
+    """
+    try:
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            embedded_path(name) or name, dtype="auto", **({"revision": revision} if revision else {})
+        )
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ModelNotFound(f"{name!r}, which the lens's adapters belong to, cannot be loaded ({said})") from error
+    model: PreTrainedModel = found.eval()
+    return model
+
+
+def _adapted(
+    folder: Path, manifest: LensManifest, target: PreTrainedModel | None
+) -> tuple[PreTrainedModel, PreTrainedModel, torch.device]:
+    """Two models that share the target's weights, each with its own adapters, and where they are."""
+    if target is None or model_fingerprint(target) != manifest.target.fingerprint:
+        raise LensMismatch(
+            f"lens {manifest.id} is made of adapters on {manifest.target.model!r} "
+            f"({manifest.target.fingerprint[:12]}): load it together with that very model"
+        )
+    models = []
+    for name in (DECODER, ENCODER):
+        path = folder / name / ADAPTER_FILE
+        made = bare_copy(target)
+        add(made, read_tensors(path, _sha256(folder, manifest, f"{name}/{ADAPTER_FILE}")), path)
+        models.append(made)
+    return models[0], models[1], next(target.parameters()).device
 
 
 def _own(decoder: Decoder, encoder: Encoder) -> dict[str, Tensor]:

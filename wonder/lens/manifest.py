@@ -6,6 +6,8 @@
 <name>/decoder/           a Hugging Face folder, with the tokenizer
 <name>/encoder/           a Hugging Face folder of the blocks up to the layer
 ```
+
+Of a lens that was trained as adapters, the two folders hold `adapter.safetensors` instead of a model.
 """
 
 import hashlib
@@ -140,6 +142,9 @@ class LensManifest(WireModel):
     prompt: LensPrompt
     metrics: LensMetrics
     training: LensTraining
+    weights: Literal["full", "adapters"] = "full"
+    """`full`: decoder and encoder are models of their own. `adapters`: low-rank additions to the target itself, whose
+    weights are those of `target.fingerprint` and not part of the bundle."""
     files: list[BundleFile] = Field(default_factory=list)
     """All but this one."""
     created: date
