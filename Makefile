@@ -47,7 +47,7 @@ test-integration: $(READY)  ## against a real Temporal server; fails without one
 test-cel: $(READY)  ## 100 000 random conditions against Google's CEL, and every name misspelt (about two minutes)
 	$(BIN)/pytest -q -m slow tests/unit/routing/test_cel.py
 
-test-lens: $(READY)  ## lens training killed again and again; minutes
+test-lens: $(READY)  ## lenses that learn, training killed again and again; minutes
 	$(BIN)/pytest -q -m slow tests/unit/lens
 
 test-slurm: $(READY)  ## launchers on a real Slurm cluster of this machine; installs its packages if root; two minutes
@@ -75,6 +75,9 @@ bench-peers:  ## install the tools that benchmarks/engine.py measures beside the
 bench-quick: $(READY)  ## the same, roughly, in a few minutes; writes nothing
 	$(BIN)/python -m benchmarks --quick
 
+bench-lens: $(READY)  ## do lenses learn? three targets, every method in its budget of CPU seconds (about an hour and a half)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lens
+
 bench-confidence: $(READY)  ## which signal knows when an answer is wrong; DATA=questions.jsonl MODEL=name for your own
 	$(BIN)/python -m benchmarks.confidence $(if $(DATA),--data $(DATA)) $(if $(MODEL),--model $(MODEL))
 
@@ -92,4 +95,4 @@ format: $(READY)  ## ruff format and safe fixes
 clean:  ## remove the environments, caches and local data
 	rm -rf $(VENV) .venv-quant .venv-peers .wonder .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-cel test-lens test-slurm test-compile test-gpu test-quant bench bench-peers bench-quick bench-confidence fact-world model format clean
+.PHONY: help install demo dev test lint types test-architecture test-unit test-integration test-cel test-lens test-slurm test-compile test-gpu test-quant bench bench-peers bench-quick bench-lens bench-confidence fact-world model format clean

@@ -35,5 +35,4 @@ def write_stories(found: Iterable[Story], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for story in found:
-            about = {"topic": story.topic, "hero": story.hero, "friend": story.friend, "thing": story.thing}
-            file.write(json.dumps({"text": " ".join(story.words), **about, "mood": story.mood}) + "\n")
+            file.write(json.dumps({"text": " ".join(story.words), **story.about}) + "\n")

@@ -1,4 +1,4 @@
-"""Trains the small target that has read the stories; a few minutes on one core, or less with fewer steps."""
+"""Trains the small target that has read the stories: a minute on one core, or less with fewer steps."""
 
 import random
 from collections.abc import Sequence
@@ -35,8 +35,12 @@ class Words:
         return " ".join(self.words[at] for at in ids)
 
 
-def config(width: int = 128, layers: int = 4) -> LlamaConfig:
-    """Of a Llama with four heads, two of them for keys and values."""
+def config(width: int = 64, layers: int = 4) -> LlamaConfig:
+    """Of a Llama with four heads, two of them for keys and values.
+
+    Its weights begin larger than the usual 0.02, which suits widths in the thousands: from 0.02 a model this narrow
+    reads nothing but its last few words for more than a thousand steps, from here for a hundred.
+    """
     return LlamaConfig(
         vocab_size=len(vocabulary()),
         hidden_size=width,
@@ -45,6 +49,7 @@ def config(width: int = 128, layers: int = 4) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,
+        initializer_range=0.8 * width**-0.5,
         tie_word_embeddings=True,
         bos_token_id=BOS,
         eos_token_id=PAD,
@@ -60,7 +65,7 @@ def batch(rng: random.Random, words: Words, size: int) -> Tensor:
 
 
 def train_target(
-    *, steps: int = 1300, size: int = 32, width: int = 128, seed: int = 1, rate: float = 3e-3
+    *, steps: int = 800, size: int = 32, width: int = 64, seed: int = 1, rate: float = 3e-3
 ) -> LlamaForCausalLM:
     """The target after `steps` steps on fresh stories, frozen nowhere, in evaluation mode."""
     torch.manual_seed(seed)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from benchmarks import engine, gpu
+from benchmarks import _lens_world, engine, gpu, lens
 from benchmarks.__main__ import main as everything
 from benchmarks._results import RESULTS, Row, table
 
@@ -59,3 +59,30 @@ def test_help_helps_and_a_misspelt_option_runs_nothing(option: str, says: str, c
     assert left.value.code == (0 if option == "--help" else 2)
     found = capsys.readouterr()
     assert says in found.out + found.err
+
+
+def test_the_proof_that_lenses_learn_runs_at_toy_size_and_keeps_what_it_measured(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(lens, "CACHE", tmp_path)
+    monkeypatch.setattr(_lens_world, "CACHE", tmp_path)
+    tiny = lens.Scale((1,), 3, 300, 64, 0.001)
+    found = {1: lens.measured(1, tiny)}
+    told = {row.figure: row for row in lens.rows(found)}
+    assert {row.reach for row in told.values()} >= {">= 0.84", ">= 0.89", ">= 0.90", ">= 0.60", ">= 0.70", ">= 0.85"}
+    for method in ("readable, 150 s", "readable, 6 min", "two-pass straight-through", "recurrent straight-through"):
+        assert told[f"{method}: CPU seconds, worst seed"].value > 0  # type: ignore[operator]
+        value = found[1]["methods"][method]["fve"]["value"]
+        assert told[f"{method}: variance explained"].value == value
+        assert "one seed" in told[f"{method}: variance explained"].how
+    over = told["readable, 6 min: over ridge on the true words"].value
+    best = max(value for name, value in found[1]["baselines"].items() if name.startswith("ridge"))
+    assert over == found[1]["methods"]["readable, 6 min"]["fve"]["value"] - best
+    monkeypatch.setattr(lens, "one", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(lens, "prepare", lambda *_: pytest.fail("trained again"))
+    assert lens.measured(1, tiny) == found[1]
+
+
+def test_the_mean_over_seeds_has_the_interval_of_student() -> None:
+    # numpy: mean 2, deviation 1, 4.303 / sqrt(3) = 2.484
+    assert lens.spread([1.0, 2.0, 3.0]).endswith("95 % interval -0.484 to 4.484")

@@ -285,7 +285,7 @@ def test_work_that_cannot_be_is_refused_in_a_sentence(
     spec = specify(tmp_path)
     with pytest.raises(SpecError, match="holds another dump"):
         dump(store, target, spec.dump.model_copy(update={"seed": 5}), spec.target, whole)
-    tiny = spec.dump.model_copy(update={"minimum_position": 60})
+    tiny = spec.dump.model_copy(update={"minimum_position": 90, "context_length": 128})
     with pytest.raises(SpecError, match="the corpus is too small for the split: of 120 documents"):
         dump(store, target, tiny, spec.target, tmp_path / "out")
     with pytest.raises(SpecError, match=r"slice 3/3"):
