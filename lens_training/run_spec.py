@@ -134,6 +134,18 @@ class ParallelSpec(Spec):
     """Moments in 8 bits; needs a GPU and bitsandbytes."""
 
 
+Tracker = Literal["tensorboard", "wandb"]
+
+
+class TrackSpec(Spec):
+    """Who is shown the progress besides `progress.jsonl`."""
+
+    kinds: tuple[Tracker, ...] = ()
+    project: str = "lens"
+    online: bool = False
+    """Whether Weights & Biases may send anything; otherwise it writes into the run's folder."""
+
+
 class EvaluationSpec(Spec):
     """On what a lens is judged."""
 
@@ -202,6 +214,7 @@ class RunSpec(DataSpec):
     run_name: str = Field("run", min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Subfolder of checkpoints and progress: several runs may share one folder, and so its data."""
     parallel: ParallelSpec = ParallelSpec()
+    track: TrackSpec = TrackSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
     register_as: RegisterSpec = RegisterSpec()

@@ -20,6 +20,7 @@ from lens_training.train.loop import Trainer
 from lens_training.train.progress import Status, read_status, write_status
 from lens_training.train.ranks import Ranks
 from lens_training.train.segment import Segment, check_lease, take_lease
+from lens_training.train.trackers import mirrors
 from wonder.engine.memory import is_out_of_memory
 from wonder.errors import LeaseLost, OutOfMemory, SpecError, WonderError
 
@@ -97,6 +98,7 @@ def _trained(segment: Segment, spec: RunSpec, wish: Wish, device: str | None, ra
             digest=spec.training_digest,
             parallel=spec.parallel,
             ranks=ranks,
+            mirrors=mirrors(spec) if ranks.rank == 0 else (),
         )
         trainer.resume()
         return trainer.train(until=segment.until_step, stop=wish)

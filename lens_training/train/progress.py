@@ -3,10 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -60,8 +60,14 @@ class Status(WireModel):
     """Of the attempt that says so."""
 
 
-Mirror = Callable[[ProgressRecord], None]
-"""Told every record after it was written."""
+class Mirror(Protocol):
+    """Told every record after it was written."""
+
+    def __call__(self, record: ProgressRecord) -> None: ...
+
+    def close(self) -> None:
+        """No more will come from this process."""
+        ...
 
 
 class Progress:
@@ -125,8 +131,10 @@ class Progress:
         write_status(self.folder, status)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and the mirrors."""
         self._file.close()
+        for mirror in self._mirrors:
+            mirror.close()
 
 
 def write_status(folder: Path, status: Status) -> None:
