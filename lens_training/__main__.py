@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lens_training.artifacts import Manifest
+from lens_training.evaluate.compare import Comparison, compared
+from lens_training.evaluate.record import Evaluation
 from lens_training.job.worker import add_arguments, work
 from lens_training.launch.base import JobLauncher
 from lens_training.launch.local import LocalLauncher
@@ -37,6 +39,8 @@ from wonder.errors import (
     StoreNotUsable,
     WonderError,
 )
+from wonder.lens.manifest import LensManifest
+from wonder.lens.registry import InForce
 
 EXIT: Final[tuple[tuple[type[WonderError], int], ...]] = (
     (DefinitionError, 2),
@@ -53,7 +57,9 @@ EXIT: Final[tuple[tuple[type[WonderError], int], ...]] = (
 5 install or start something, 6 another device, 7 smaller passes, 8 the model."""
 INTERRUPTED: Final = 130
 
-Handler = Callable[[argparse.Namespace], Manifest | Status]
+Found = Manifest | Status | Evaluation | Comparison | LensManifest | InForce
+"""What a stage tells of what it made."""
+Handler = Callable[[argparse.Namespace], Found]
 
 
 def tokens(arguments: argparse.Namespace) -> Manifest:
@@ -116,7 +122,47 @@ def train(arguments: argparse.Namespace) -> Status:
     return found
 
 
-STAGES: Final[dict[str, Handler]] = {"tokens": tokens, "dump": dump, "merge": merge, "train": train}
+def evaluate(arguments: argparse.Namespace) -> Evaluation:
+    """Judge the newest checkpoint beside its controls: evaluation.json, and report.html to read."""
+    from lens_training.evaluate.judge import evaluate as judge  # noqa: PLC0415 - as above
+
+    spec = load(RunSpec, arguments.config)
+    if arguments.train_control is not None:
+        wanted = {"control_steps": arguments.train_control}
+        spec = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update=wanted)})
+    return judge(spec, arguments.device)
+
+
+def compare(arguments: argparse.Namespace) -> Comparison:
+    """Put evaluated runs side by side on one page."""
+    return compared([load(RunSpec, path) for path in [arguments.config, *arguments.configs]], arguments.out)
+
+
+def export(arguments: argparse.Namespace) -> LensManifest:
+    """Write the bundle of the newest checkpoint, with the figures of its evaluation."""
+    from lens_training.release import export_run  # noqa: PLC0415 - as above
+
+    return export_run(load(RunSpec, arguments.config), arguments.device)
+
+
+def register(arguments: argparse.Namespace) -> InForce:
+    """Keep the bundle in its registry, and put it in force if it passes the gate."""
+    from lens_training.release import register_run  # noqa: PLC0415 - as above
+
+    return register_run(load(RunSpec, arguments.config))
+
+
+STAGES: Final[dict[str, Handler]] = {
+    "tokens": tokens,
+    "dump": dump,
+    "merge": merge,
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "export": export,
+    "register": register,
+}
+ON_DEVICE: Final = ("dump", "train", "evaluate", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,11 +176,16 @@ def parser() -> argparse.ArgumentParser:
         if name == "dump":
             stage.add_argument("--slice", default="0/1", help="which part of the shards, such as 0/8 to 7/8")
             stage.add_argument("--out", type=Path, help="a folder of this slice's own, for `merge --source`")
-        if name in {"dump", "train"}:
+        if name in ON_DEVICE:
             stage.add_argument("--device", help="cpu, cuda, cuda:1; default: where the model is loaded")
         if name == "train":
             stage.add_argument("--until", type=int, help="step at which to stop, with a checkpoint")
             stage.add_argument("--max-seconds", type=float, help="stop with a checkpoint after so long")
+        if name == "evaluate":
+            stage.add_argument("--train-control", type=int, help="train encoders as controls for so many steps")
+        if name == "compare":
+            stage.add_argument("configs", type=Path, nargs="*", help="of the other runs")
+            stage.add_argument("--out", type=Path, default=Path("compare.html"), help="the page")
         if name == "merge":
             stage.add_argument("--source", type=Path, action="append", default=[], help="another folder with shards")
     add_arguments(stages.add_parser("worker", help="run the jobs of a pool for `wonder lens train`, until Ctrl-C"))
@@ -179,9 +230,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(found: Manifest | Status, *, as_json: bool) -> str:
+def _told(found: Found, *, as_json: bool) -> str:
+    summary: dict[str, Any]
     if isinstance(found, Status):
-        summary: dict[str, Any] = found.model_dump(exclude_defaults=True)
+        summary = found.model_dump(exclude_defaults=True)
+    elif isinstance(found, Evaluation | Comparison):
+        summary = found.summary()
+    elif isinstance(found, LensManifest):
+        summary = {"kind": found.kind, "id": found.id, "digest": found.digest, "fve": str(found.metrics.fve.value)}
+    elif isinstance(found, InForce):
+        summary = {"name": found.name, "alias": found.alias, "version": found.version, "why": found.moves[-1].because}
     else:
         summary = {"kind": found.kind, "digest": found.digest()}
     for name in ("documents", "tokens", "rows", "variance"):

@@ -152,10 +152,26 @@ class EvaluationSpec(Spec):
     split: Split = "val"
     rows: int = Field(4096, ge=16)
     """At most; claims on fewer than 4,096 rows are wide."""
+    weights: Literal["newest", "average"] = "newest"
+    """Which of them stand for the lens; the moving average is measured beside them where it is kept."""
     draws: int = Field(1000, ge=100)
     """Of the bootstrap over documents."""
     samples: int = Field(24, ge=0)
     """Texts shown in the report."""
+    fit_rows: int = Field(12_000, ge=16)
+    """Training rows, at most, on which controls and probes are fitted."""
+    permutations: int = Field(8, ge=1)
+    """Orders of the words of a text over which that control is averaged: a single one says little."""
+    best_of: int = Field(8, ge=0)
+    """Texts drawn per activation for the curve of the best of k; 0: none is drawn."""
+    best_of_rows: int = Field(1024, ge=16)
+    control_steps: int = Field(0, ge=0)
+    """Steps for which further encoders are trained as controls, on true words and on the warm start's texts."""
+    labels: tuple[str, ...] = ()
+    """What documents are about, for probes on reconstructions: names of fields of `label_file`, or of the corpus's own
+    lines of JSON."""
+    label_file: str = ""
+    """Lines of JSON with `document` (its number in the corpus), if wanted `position`, and the labels."""
     seed: int = Field(0, ge=0)
 
 

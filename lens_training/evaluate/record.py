@@ -17,6 +17,9 @@ SHUFFLED: Final = "shuffled"
 CLAIM_ROWS: Final = 4096
 """Fewer rows leave the fraction of variance explained too uncertain for a claim."""
 
+DISTINCT_ROWS: Final = 512
+"""Among so many texts at most the different ones are counted, so that the share does not fall with the rows."""
+
 Group = Literal["lens", "other_texts", "true_words", "no_text"]
 """`lens`: its own texts. `other_texts`: texts that were tampered with, read by the lens's encoder. `true_words`: the
 words that were really there, quoted. `no_text`: what needs no words at all."""
@@ -61,6 +64,7 @@ class Line(WireRecord):
     nll_nats: Figure | None = None
     """Per token of its texts, under the target after a neutral prefix of one token."""
     distinct_share: Probability | None = None
+    """Of its texts on the first `DISTINCT_ROWS` rows, those that are different."""
     bits: NonNegative | None = None
     """Of what stands in for a text."""
     repeats: int = Field(1, ge=1)
@@ -155,7 +159,9 @@ class Sample(WireRecord):
     document: int
     position: int
     context: str
-    """The last words up to and with the position."""
+    """The last words before the position."""
+    current: str = ""
+    """The token at the position."""
     text: str
     """Greedy."""
     drawn: str = ""
@@ -212,6 +218,20 @@ class Evaluation(WireModel):
     def line(self, name: str) -> Line | None:
         """The line of that name."""
         return next((line for line in self.lines if line.name == name), None)
+
+    def summary(self) -> dict[str, str | int | float]:
+        """What fits on a screen."""
+        own, shuffled = self.greedy, self.line(SHUFFLED)
+        found: dict[str, str | int | float] = {
+            "kind": self.kind,
+            "checkpoint": self.checkpoint,
+            "rows": self.rows,
+            "fve": str(own.fve),
+            "kl": "not measured" if own.kl_recovered is None else str(own.kl_recovered),
+            "shuffled": "not measured" if shuffled is None else str(shuffled.fve),
+            "self_test": "passed" if self.self_test.passed else "failed",
+        }
+        return found | {f"note {at}": sentence for at, sentence in enumerate(self.warnings, 1)}
 
     @property
     def greedy(self) -> Line:

@@ -22,12 +22,12 @@ from lens_training.build import Bench, build
 from lens_training.dump import dump, load_target
 from lens_training.evaluate.controls import shuffled
 from lens_training.evaluate.metrics import (
-    Interval,
     distinct_share,
     kl_recovered,
     negative_log_likelihood,
     reconstruction,
 )
+from lens_training.evaluate.record import Figure
 from lens_training.export import export, states_digest
 from lens_training.run_spec import DecoderSpec, LensSpec, Phase, Run, RunSpec
 from lens_training.spec import CorpusSpec, DumpSpec, TargetSpec
@@ -164,7 +164,7 @@ def make(out: Path, recipe: Recipe, work: Path | None = None) -> LensManifest:
         )
 
 
-def _share(found: Interval, rows: int) -> Fidelity:
+def _share(found: Figure, rows: int) -> Fidelity:
     return Fidelity(value=found.value, low=found.low, high=found.high, rows=rows)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from lens_training.evaluate.record import Evaluation
 from lens_training.job.orders import JobEnd, JobOrder, WatchOrder
 from wonder.actions import contracts
 from wonder.actions.contracts import ThinkAnswer, ThinkRequest
@@ -20,6 +21,7 @@ from wonder.training.types import ExtendInput, LensProgress, LensResult, LensRun
 WIRE: list[type[BaseModel]] = [
     *(ThinkRequest, ThinkAnswer, AgentMessage, ReviewRequest, GraphRun, GraphResult),
     *(LensRun, LensProgress, LensResult, ExtendInput, SweepRun, SweepResult, JobOrder, WatchOrder, JobEnd),
+    Evaluation,
 ]
 SCHEMAS = Path(__file__).parent / "schemas"
 

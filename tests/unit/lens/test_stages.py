@@ -90,4 +90,4 @@ def test_what_supervisors_read_needs_no_array_library() -> None:
     modules = ", ".join(f"lens_training.{name}" for name in [*LIGHT, "__main__"])
     code = f"import {modules}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "transformers", "temporalio"} & {name.split(".")[0] for name in done.stdout.split()}
+    assert not {"torch", "numpy", "transformers"} & {name.split(".")[0] for name in done.stdout.split()}
