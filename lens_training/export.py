@@ -17,6 +17,7 @@ from wonder.lens.adapters import factors
 from wonder.lens.bundle import save_lens
 from wonder.lens.manifest import DECODER, ENCODER, LensManifest, LensMetrics, LensPrompt, LensTarget, LensTraining
 from wonder.lens.tokenizer import prompt_tokens, tokenizer_digest
+from wonder.probes.fingerprint import model_fingerprint
 
 # Shape suffixes: D d_model, V vocabulary, P tokens of a prompt.
 
@@ -36,6 +37,7 @@ def export(
     rows: int = 0,
     parent: str | None = None,
     created: date | None = None,
+    merge: bool = False,
 ) -> LensManifest:
     """Write the bundle of a lens; it appears whole or not at all.
 
@@ -53,13 +55,16 @@ def export(
         rows: Training states.
         parent: Id of the bundle that this one is to replace.
         created: None: today.
+        merge: Of a lens of adapters, write two models of their own, which fit beside a quantised target too, instead of
+            the adapters, which share the served model's weights. In 16 bits the sums are rounded.
 
     Raises:
         SpecError: The statistics are not those that the decoder was made with, or the source is not the target's.
         ArtifactError: The folder holds something already.
         StoreNotUsable: There is no room.
     """
-    decoder, encoder = system.plain()
+    kept = system.adapters is not None and not merge
+    decoder, encoder = (system.decoder, system.encoder) if kept else system.plain()
     own: Any = decoder.mean_D
     if not torch.equal(own.cpu().float(), statistics.mean_D.cpu().float()):
         raise SpecError("the decoder was made with another mean than the statistics have: export with those of its run")
@@ -67,6 +72,11 @@ def export(
         raise SpecError(
             f"the states are of layer {source.layer}, width {source.d_model}, and the lens of layer "
             f"{system.target.layer}, width {system.target.d_model}: export with the dump it was trained on"
+        )
+    if system.adapters is not None and source.fingerprint == model_fingerprint(system.target.model):
+        raise SpecError(
+            "the source's fingerprint is that of the target with adapters in it, which is nowhere served: export with "
+            "the source in the dump's manifest"
         )
     if not all(bool(parameter.isfinite().all()) for parameter in system.parameters()):
         raise SpecError("the lens has weights that are not finite: go back to an older checkpoint")
@@ -108,10 +118,9 @@ def export(
         created=created or datetime.now(UTC).date(),
         parent=parent,
     )
-    if system.adapters is None:
-        return save_lens(folder, manifest, decoder, encoder, tokenizer)
-    model = system.adapters.model
-    held = {name: factors(model, name) for name in (DECODER, ENCODER)}
+    held = None
+    if kept and system.adapters is not None:
+        held = {name: factors(system.adapters.model, name) for name in (DECODER, ENCODER)}
     return save_lens(folder, manifest, decoder, encoder, tokenizer, held)
 
 

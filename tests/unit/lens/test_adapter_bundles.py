@@ -18,7 +18,7 @@ from tests.unit.engine.conftest import build, byte_tokenizer
 from tests.unit.lens.bundles import BOS, LENGTH, MARK, metrics, source, states
 from wonder.engine.engine import TraceEngine
 from wonder.engine.request import Request
-from wonder.errors import CorruptBundle, LensMismatch
+from wonder.errors import CorruptBundle, LensMismatch, SpecError
 from wonder.lens.adapters import add, bare_copy
 from wonder.lens.bundle import load_lens
 from wonder.lens.manifest import LensManifest
@@ -28,7 +28,9 @@ from wonder.trace.sampling import Sampling
 LAYER = 1
 
 
-def write(folder: Path, family: str = "llama") -> tuple[LensManifest, LensSystem, torch.Tensor]:
+def write(
+    folder: Path, family: str = "llama", *, late: bool = False, **named: Any
+) -> tuple[LensManifest, LensSystem, torch.Tensor]:
     """A bundle of random adapters, the system it is of, and some states."""
     model = build(family)
     of, state_ND = source(model, LAYER), states(model, LAYER)
@@ -46,7 +48,9 @@ def write(folder: Path, family: str = "llama") -> tuple[LensManifest, LensSystem
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.3)
-    found = export(made, statistics, metrics(data=states_digest(state_ND)), byte_tokenizer(), of, folder, name="tiny")
+    of = source(model, LAYER) if late else of
+    judged = metrics(data=states_digest(state_ND))
+    found = export(made, statistics, judged, byte_tokenizer(), of, folder, name="tiny", **named)
     return found, made, state_ND
 
 
@@ -100,6 +104,20 @@ def test_an_engine_serves_it_beside_the_model_without_seeing_it(tmp_path: Path) 
     assert [found.text for found in trace.explanations] == [
         engine.tokenizer.decode(text, skip_special_tokens=True).strip() for text in said
     ]
+
+
+def test_merged_it_stands_alone_and_says_the_same(tmp_path: Path) -> None:
+    manifest, made, state_ND = write(tmp_path / "tiny", merge=True)
+    assert manifest.weights == "full"
+    lens = load_lens(tmp_path / "tiny")
+    ids = made.decoder.rollout(state_ND, LENGTH).ids_BT
+    assert torch.equal(lens.words(state_ND), ids)
+    torch.testing.assert_close(lens.read(ids), made.reconstruct(ids).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_fingerprint_that_was_taken_with_adapters_in_the_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="that of the target with adapters in it"):
+        write(tmp_path / "tiny", late=True)
 
 
 def test_without_its_model_or_with_another_it_is_refused(tmp_path: Path) -> None:
