@@ -18,8 +18,7 @@ from lens_training.evaluate.compare import Comparison, compared
 from lens_training.evaluate.record import Evaluation
 from lens_training.job.worker import add_arguments, work
 from lens_training.launch.base import JobLauncher
-from lens_training.launch.local import LocalLauncher
-from lens_training.launch.slurm import SlurmLauncher
+from lens_training.launch.options import open_launcher
 from lens_training.rates import Ticker
 from lens_training.run_spec import LaunchSpec, RunSpec
 from lens_training.spec import load
@@ -30,7 +29,6 @@ from wonder.errors import (
     ArtifactError,
     DefinitionError,
     DeviceLost,
-    JobRefused,
     ModelError,
     OutOfMemory,
     RequestError,
@@ -196,11 +194,7 @@ def choose(arguments: argparse.Namespace) -> Callable[[LaunchSpec], JobLauncher]
     """The launcher of each kind, as this worker is set up."""
 
     def found(launch: LaunchSpec) -> JobLauncher:
-        if launch.kind == "local":
-            return LocalLauncher(arguments.jobs)
-        if launch.kind == "slurm":
-            return SlurmLauncher(arguments.jobs, options=tuple(map(str, launch.options.get("sbatch", ()))))
-        raise JobRefused(f"launch.kind {launch.kind} is not served by this worker: it has local and slurm")
+        return open_launcher(launch.kind, launch.options, arguments.jobs)
 
     return found
 

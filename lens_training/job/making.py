@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lens_training.artifacts import publish
 from lens_training.job.orders import JobOrder
@@ -25,11 +25,12 @@ def job_for(order: JobOrder, spec: RunSpec, epoch: int) -> JobSpec:
     config = _config(spec)
     gpus = launch.gpus_per_node
     device = launch.device or ("cuda" if gpus else "")
-    shared = {
+    more = ("image", "env", "cpus", "memory_gb", "wall_s")
+    shared: dict[str, Any] = {
         "key": order.key,
-        "workdir": os.getcwd(),
+        "workdir": str(launch.options.get("workdir") or os.getcwd()),
         "grace_s": max(1, round(launch.grace_seconds)),
-        "image": str(launch.options.get("image", "")),
+        **{name: launch.options[name] for name in more if name in launch.options},
     }
     if order.stage == "train":
         segment = Segment(

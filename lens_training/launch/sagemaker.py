@@ -58,6 +58,7 @@ class SageMakerLauncher:
         start_attempts: int = 3,
         python: str = "python",
         checkpoints: str = "/opt/ml/checkpoints",
+        output: str = "",
         request: Mapping[str, Any] | None = None,
         region: str | None = None,
         endpoint: str | None = None,
@@ -74,7 +75,9 @@ class SageMakerLauncher:
             spot_wait_s: How much longer than its running time a spot job may take.
             start_attempts: How often SageMaker begins anew after a fault of its own.
             python: The interpreter in images.
-            checkpoints: The folder that SageMaker copies to and from the run folder.
+            checkpoints: The folder that SageMaker keeps equal to a run folder in S3.
+            output: Where in S3 SageMaker puts what is left of a job; needed where run folders are not in S3 but on a
+                file system that jobs and this machine share (`request` then mounts it by InputDataConfig).
             request: Further fields of CreateTrainingJob, such as VpcConfig.
             region: Default: that of the environment or the profile.
             endpoint: Of a server that speaks the protocol.
@@ -104,6 +107,7 @@ class SageMakerLauncher:
         self._start_attempts = start_attempts
         self._python = python
         self._checkpoints = checkpoints
+        self._output = output
         self._request = dict(request or {})
         self._interval_s = interval_s
         self._lock = threading.Lock()
@@ -139,6 +143,7 @@ class SageMakerLauncher:
         run = command(job, self._python, f"{_FIRST}:{_PORT}")
         runtime_s = job.wall_s or 5 * _DAY_S
         stopping = {"MaxRuntimeInSeconds": runtime_s}
+        kept = {"CheckpointConfig": {"S3Uri": job.run_folder, "LocalPath": self._checkpoints}} if _in_s3(job) else {}
         if self._spot_wait_s is not None:
             stopping["MaxWaitTimeInSeconds"] = runtime_s + self._spot_wait_s
         return {
@@ -150,8 +155,7 @@ class SageMakerLauncher:
                 "ContainerArguments": run,
             },
             "RoleArn": self._role_arn,
-            "OutputDataConfig": {"S3OutputPath": job.run_folder},
-            "CheckpointConfig": {"S3Uri": job.run_folder, "LocalPath": self._checkpoints},
+            "OutputDataConfig": {"S3OutputPath": self._output or job.run_folder},
             "ResourceConfig": {
                 "InstanceType": self._instance_type,
                 "InstanceCount": job.nodes,
@@ -162,6 +166,7 @@ class SageMakerLauncher:
             "RetryStrategy": {"MaximumRetryAttempts": self._start_attempts},
             "Environment": environment(job),
             "Tags": [{"Key": "wonder-run", "Value": _run(job.run_folder)}],
+            **kept,
             **self._request,
         }
 
@@ -169,8 +174,11 @@ class SageMakerLauncher:
         return JobRef(kind=self.kind, job_id=name, key=key)
 
     def _submit(self, job: JobSpec) -> JobRef:
-        if not job.run_folder.startswith("s3://"):
-            raise JobRefused(f"{job.key} wants to run in {job.run_folder}: SageMaker keeps checkpoints in s3:// only")
+        if not _in_s3(job) and not self._output:
+            raise JobRefused(
+                f"{job.key} wants to run in {job.run_folder}, which is not in s3://: name a folder there, or `output` "
+                "and a file system that jobs share"
+            )
         name = _name(job)
         if name in self._names(NameContains=name):
             return self._ref(name, job.key)
@@ -302,6 +310,10 @@ class SageMakerLauncher:
     def _unavailable(self, error: Exception) -> LauncherUnavailable:
         code, said = _told(error)
         return LauncherUnavailable(f"SageMaker said {code} ({said}): correct the rights if it names them, or try again")
+
+
+def _in_s3(job: JobSpec) -> bool:
+    return job.run_folder.startswith("s3://")
 
 
 def _run(run_folder: str) -> str:

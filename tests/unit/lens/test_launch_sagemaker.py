@@ -104,7 +104,7 @@ async def test_a_job_whose_time_is_over_writes_its_checkpoint_and_fails(
 async def test_what_the_service_will_never_take_is_refused(
     launcher: SageMakerLauncher, place: Place, fake: FakeSageMaker
 ) -> None:
-    with pytest.raises(JobRefused, match="s3:// only"):
+    with pytest.raises(JobRefused, match="not in s3://"):
         await launcher.submit(large(run_folder="/runs/lens"))
     with pytest.raises(JobRefused, match="size 300, wanted"):
         await launcher.submit(large(argv=["x" * 300]))
@@ -113,6 +113,12 @@ async def test_what_the_service_will_never_take_is_refused(
         await wrong.submit(large())
     with pytest.raises(JobRefused, match="InstanceType"):
         await launched(fake.url, instance_type="ml.p99.huge").submit(large())
+
+
+def test_a_run_folder_on_a_shared_file_system_is_no_copy_of_one_in_s3() -> None:
+    asked = launched(None, output="s3://bucket/out").request(large(run_folder="/opt/ml/input/data/runs/lens"))
+    assert "CheckpointConfig" not in asked
+    assert asked["OutputDataConfig"] == {"S3OutputPath": "s3://bucket/out"}
 
 
 async def test_a_service_that_throttles_is_unavailable(fake: FakeSageMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tests.unit.lens.conftest import Specify, content
 from wonder import errors
 from wonder.errors import WonderError
 
-LIGHT = ["spec", "artifacts", "rates", "corpus"]
+LIGHT = ["spec", "artifacts", "rates", "corpus", "launch.options"]
 
 
 def test_a_corpus_becomes_a_dump_in_slices_and_at_once(
@@ -87,7 +87,9 @@ def test_progress_tells_rate_and_time_to_go_without_what_was_there_before() -> N
 
 
 def test_what_supervisors_read_needs_no_array_library() -> None:
-    modules = ", ".join(f"lens_training.{name}" for name in [*LIGHT, "__main__"])
-    code = f"import {modules}, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "transformers"} & {name.split(".")[0] for name in done.stdout.split()}
+    arrays = {"torch", "numpy", "transformers", "boto3"}
+    for names, unwanted in ((LIGHT, arrays | {"temporalio"}), (["__main__"], arrays)):
+        modules = ", ".join(f"lens_training.{name}" for name in names)
+        code = f"import {modules}, sys; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert not unwanted & {name.split(".")[0] for name in done.stdout.split()}
