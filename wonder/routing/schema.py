@@ -122,6 +122,7 @@ def switched_off(capture: ThoughtCapture) -> dict[str, str]:
             *_ROUTERS,
             "key_attention_pairs",
             "explanations",
+            "logit_lens",
             "time_bins",
             "least_certain",
         )

@@ -280,6 +280,7 @@ def test_a_concept_the_action_does_not_probe_is_refused_however_it_is_read(conce
         ('thought_trace.expert_distribution["0"][0] > 0.5', "capture_expert_routing=True"),
         ("known(thought_trace.compressed_state)", "compress_state=True"),
         ("thought_trace.logit_lens[0].first_share > 0.5", "logit_lens=True"),
+        ("thought_trace.explanations[0].reconstruction > 0.5", 'explain="last"'),
         ("thought_trace.active_concepts.legal_risk > 0.5", "run_concept_probes=[…]"),
     ],
 )
@@ -294,6 +295,7 @@ def test_a_signal_that_is_switched_off_is_refused_with_the_switch(condition: str
         capture_expert_routing=True,
         compress_state=True,
         logit_lens=True,
+        explain="last",
         run_concept_probes=["legal_risk"],
     )
     Condition.compile(condition, Schema.of(on))
