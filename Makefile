@@ -54,6 +54,9 @@ test-slurm: $(READY)  ## launchers on a real Slurm cluster of this machine; inst
 	infra/slurm/install.sh
 	$(BIN)/pytest -q tests/slurm
 
+test-lens-kill: $(READY)  ## a run of wonder.LensTraining through 20 kills -9 of everything; memory, divergence, sweeps (minutes)
+	$(BIN)/pytest -q -m slow tests/integration/lens
+
 test-compile: $(READY)  ## torch.compile with more models and a real compiler (minutes)
 	$(BIN)/pytest -q -m slow tests/unit/engine
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from lens_training.job.making import epoch_of, job_for
 from lens_training.job.orders import JobEnd, JobOrder, JobTicket, WatchOrder
@@ -207,7 +207,7 @@ async def _is_unwanted() -> bool:
     handle = activity.client().get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
     try:
         found = await handle.describe()
-    except RPCError as error:
-        return error.status is RPCStatusCode.NOT_FOUND
+    except RPCError:
+        return False  # a server that was started anew knows nothing for a moment, not even its namespaces
     ended = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED, WorkflowExecutionStatus.TIMED_OUT)
     return found.status in ended or found.status is WorkflowExecutionStatus.FAILED

@@ -55,7 +55,7 @@ def job_for(order: JobOrder, spec: RunSpec, epoch: int) -> JobSpec:
     argv = ["-m", "lens_training", order.stage, str(config), "--json"]
     if order.part:
         argv += ["--slice", order.part]
-    if order.stage == "dump" and device:
+    if order.stage in ON_GPU and device:
         argv += ["--device", device]
     needs = gpus if order.stage in ON_GPU else 0
     return JobSpec(argv=argv, gpus_per_node=min(needs, 1), run_folder=str(own_folder(order, spec)), **shared)

@@ -25,7 +25,8 @@ from wonder.training.types import (
     State,
 )
 
-NOTES_KEPT: Final = 40
+NOTES_KEPT: Final = 20
+NOTE_CHARACTERS: Final = 300
 SCHEDULED: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 TIME: Final = "{time}"
 
@@ -99,7 +100,7 @@ class Memory:
 
     def note(self, sentence: str) -> None:
         """Keep what happened, with its time, for those who look."""
-        self.carried.notes.append(f"{workflow.now():%Y-%m-%d %H:%M:%S} {sentence}")
+        self.carried.notes.append(f"{workflow.now():%Y-%m-%d %H:%M:%S} {sentence[:NOTE_CHARACTERS]}")
         del self.carried.notes[:-NOTES_KEPT]
 
     def progress(self) -> LensProgress:

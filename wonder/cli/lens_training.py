@@ -69,10 +69,7 @@ async def run_train(arguments: argparse.Namespace, client: Client) -> int:
     if not arguments.wait:
         _tell({"id": handle.id}, handle.id, as_json=arguments.json)
         if not await runs.has_worker(arguments.pool):
-            sys.stderr.write(
-                f"nobody polls {train_queue(arguments.pool)} yet: start `python -m lens_training worker --pool "
-                f"{arguments.pool}` where the jobs are to run\n"
-            )
+            sys.stderr.write(_nobody(arguments.pool))
         return 0
     if not arguments.json:
         await _watch(runs, handle.id, as_json=False)
@@ -116,6 +113,8 @@ async def run_status(arguments: argparse.Namespace, client: Client) -> int:
         return {"refused": REFUSED, "failed": 1}.get(found.state, 0)
     found = await runs.status(arguments.run)
     _tell(found, "\n".join(text.status(found, colour=_colour())), as_json=arguments.json)
+    if found.state == "running" and found.report is None and not await runs.has_worker(found.pool):
+        sys.stderr.write(_nobody(found.pool))
     return 0
 
 
@@ -169,6 +168,11 @@ async def _watch(runs: LensRuns, run: str, *, as_json: bool) -> LensProgress:
         if found.state in OVER:
             return found
         await asyncio.sleep(EVERY_S)
+
+
+def _nobody(pool: str) -> str:
+    worker = f"python -m lens_training worker --pool {pool}"
+    return f"nobody polls {train_queue(pool)} yet: start `{worker}` where its jobs are to run\n"
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import IO, Final
 
+from wonder.cli.review_text import clean
 from wonder.training.types import LensProgress, LensReport, LensResult, State, SweepResult
 
 CELLS: Final = 24
@@ -34,7 +35,7 @@ def status(found: LensProgress, *, colour: bool) -> list[str]:
     told += _job(found.report) if found.report is not None else []
     told += [_row("measured", _numbers(found.evaluation))] if found.evaluation else []
     for title, said in (("refused because", found.reasons), ("on the way", found.notes[-NOTES:])):
-        told += ["", f"  {title}", *(f"    {sentence}" for sentence in said)] if said else []
+        told += ["", f"  {title}", *(f"    {clean(sentence)}" for sentence in said)] if said else []
     return told
 
 
@@ -55,11 +56,11 @@ def result(found: LensResult) -> list[str]:
     """What a run came to."""
     told = [f"{found.outcome} after {found.step:,} of {found.steps:,} steps in {found.segments} segments"]
     if found.restarts:
-        told[0] += f", {found.restarts} of them started again"
+        told[0] += f"; {found.restarts} jobs were started again"
     told.append(_row("folder", found.folder))
     told += [_row("bundle", found.bundle)] if found.bundle else []
     told += [_row("measured", _numbers(found.evaluation))] if found.evaluation else []
-    return told + [_row("refused", reason) for reason in found.reasons]
+    return told + [_row("refused", clean(reason)) for reason in found.reasons]
 
 
 def sweep(found: SweepResult) -> list[str]:
@@ -67,7 +68,7 @@ def sweep(found: SweepResult) -> list[str]:
     rows = [("ARM", "OUTCOME", "FVE", "KL RECOVERED", "STEP", "")]
     for arm in found.arms:
         fve, kl = ("–" if value is None else f"{value:.3f}" for value in (arm.fve, arm.kl_recovered))
-        rows.append((arm.arm, arm.outcome, fve, kl, f"{arm.step:,}", arm.note))
+        rows.append((clean(arm.arm), arm.outcome, fve, kl, f"{arm.step:,}", clean(arm.note)))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     told = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
     where = f" ({found.bundle})" if found.bundle else ""

@@ -67,7 +67,7 @@ class LensRuns:
             UnknownRun: There is none of that name.
             WorkerMissing: No workflow worker answers.
         """
-        handle = self.handle(run)
+        handle = await self.find(run)
         try:
             found: LensProgress = await handle.query(LENS_PROGRESS_QUERY, result_type=LensProgress, rpc_timeout=ANSWER)
             described = await handle.describe()
@@ -80,7 +80,8 @@ class LensRuns:
                 beat = await self._client.data_converter.decode(pending.heartbeat_details.payloads, [dict])
                 if beat and beat[0].get("stage"):
                     report = LensReport.model_validate(beat[0])
-                    newest = {"step": max(found.step, report.step or 0)} if report.step else {}
+                    newest = {"step": max(found.step, report.step or 0)}
+                    newest["checkpoint"] = max(found.checkpoint, report.checkpoint)
                     found = found.model_copy(update={"report": report, **newest})
         return found
 
@@ -92,7 +93,7 @@ class LensRuns:
             UnknownRun: There is no such run, or it is over.
             WorkerMissing: No workflow worker answers.
         """
-        handle = self.handle(run)
+        handle = await self.find(run)
         given = [] if more is None else [more]
         try:
             found: LensProgress = await handle.execute_update(
@@ -110,7 +111,7 @@ class LensRuns:
         Raises:
             WonderError: It failed, with the sentence of what failed.
         """
-        return await self._result(self.handle(run).id, LensResult)
+        return await self._result((await self.find(run)).id, LensResult)
 
     async def sweep_result(self, id: str) -> SweepResult:
         """Wait for the end of a sweep.
@@ -178,9 +179,22 @@ class LensRuns:
             raise SpecError(said) from error
         return True
 
-    def handle(self, run: str) -> WorkflowHandle[Any, Any]:
-        """Of a run by its workflow id, or by the lens's name."""
-        return self._client.get_workflow_handle(run if "/" in run else lens_run_id(run))
+    async def find(self, run: str) -> WorkflowHandle[Any, Any]:
+        """A run by the lens's name, or by its workflow id.
+
+        Raises:
+            UnknownRun: There is none.
+        """
+        for id in dict.fromkeys((lens_run_id(run), run)):
+            handle = self._client.get_workflow_handle(id)
+            try:
+                await handle.describe()
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise _unanswered(error, id) from error
+            else:
+                return handle
+        raise UnknownRun(f"there is no run {lens_run_id(run)} or {run}: `temporal workflow list` shows what there is")
 
     async def _start(
         self, kind: str, given: LensRun | SweepRun, id: str, result: type[Any]
@@ -215,5 +229,5 @@ def _refused(error: WorkflowUpdateFailedError, id: str) -> WonderError:
 
 def _unanswered(error: RPCError, id: str) -> WonderError:
     if error.status is RPCStatusCode.NOT_FOUND:
-        return UnknownRun(f"there is no run {id} that goes on: `temporal workflow list` shows what there is")
+        return UnknownRun(f"there is no run {id} that goes on: `wonder lens status {id}` shows how it ended")
     return WorkerMissing(f"no worker answered for {id} ({error.message}): start `wonder-cpu-worker`, or `wonder dev`")

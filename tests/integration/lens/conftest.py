@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from transformers import LlamaForCausalLM
 from lens_training.__main__ import main
 from lens_training.job.sweep import LensSweep
 from lens_training.job.workflow import LensTraining
+from lens_training.launch.processes import send
 from lens_training.stories.files import save_target, write_stories
 from lens_training.stories.target import config
 from lens_training.stories.world import stories
@@ -36,7 +36,11 @@ TRAIN = 3
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model, stories, tokens and activations that runs share, each in a folder of its own name."""
-    root = tmp_path_factory.mktemp("lens")
+    return make_data(tmp_path_factory.mktemp("lens"))
+
+
+def make_data(root: Path) -> Path:
+    """The same in a folder of one's own."""
     torch.manual_seed(0)
     save_target(LlamaForCausalLM(config(32, 3)), root / "model")
     write_stories(stories(120, 1), root / "stories.jsonl")
@@ -116,7 +120,14 @@ class Lab:
 
 
 async def progress(handle: WorkflowHandle[Any, Any]) -> LensProgress:
-    return await handle.query(LENS_PROGRESS_QUERY, result_type=LensProgress)
+    found: LensProgress = await handle.query(LENS_PROGRESS_QUERY, result_type=LensProgress)
+    return found
+
+
+async def appears(path: Path) -> None:
+    """Wait for what a job writes."""
+    while not path.exists():  # noqa: ASYNC110 - the job decides
+        await asyncio.sleep(0.05)
 
 
 async def until(handle: WorkflowHandle[Any, Any], wanted: Callable[[LensProgress], bool]) -> LensProgress:
@@ -151,7 +162,5 @@ def lab(client: Client, made: Path, unique: str, workflows: None) -> Iterator[La
         if process.stdout is not None:
             process.stdout.close()
     for path in found.jobs.glob("*/child.json"):
-        try:
-            os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        child = json.loads(path.read_text())
+        send(child["pid"], child["began"], signal.SIGKILL)
