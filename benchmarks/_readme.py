@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks._results import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
 CONFIDENCE = README.parent / "docs" / "confidence.md"
+LENSES = README.parent / "docs" / "lenses.md"
 QUOTED = (
     "bare machine to the end of make demo",
     "second run of make demo",
@@ -41,6 +43,15 @@ QUOTED = (
     "backtest of 100,000 decisions, seconds",
     "team accuracy gained by text and a soft prompt over text, lower end",
     "workflow history of one reviewed triage run",
+    "readable, 150 s: variance explained",
+    "readable, 150 s: KL recovered",
+    "readable, 6 min: variance explained",
+    "readable, 6 min: distinct texts",
+    "readable, 6 min: over an encoder of the true words",
+    "readable, 6 min: over ridge on the true words",
+    "two-pass straight-through: variance explained",
+    "recurrent straight-through: variance explained",
+    "replacement by the short way: times less processor time",
 )
 
 
@@ -80,9 +91,54 @@ def leaderboard_lines() -> list[str]:
     return told[:-1]
 
 
+def lens_lines() -> list[str]:
+    """Markdown tables of every method that `benchmarks.lens` has trained, means over its seeds, and some texts."""
+    path = RESULTS / "lens.json"
+    if not path.exists():
+        return ["Not measured yet: `make bench-lens`."]
+    seeds = list(json.loads(path.read_text())["seeds"].values())
+
+    def mean(name: str, *way: str) -> float:
+        found = [seed["methods"][name] for seed in seeds]
+        for part in way:
+            found = [value[part] for value in found]
+        return fmean(found)
+
+    heads = ("method", "CPU s", "FVE", "drawn texts", "shuffled", "KL recovered", "nats per word", "distinct", "true")
+    told = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    for name in seeds[0]["methods"]:
+        if name == "true words":  # its decoder learns nothing
+            continue
+        ways = (("fve", "value"), ("fve_sampled",), ("fve_shuffled",), ("kl_recovered", "value"), ("nll",))
+        cells = [f"{mean(name, 'cpu_s'):.0f}", *(f"{mean(name, *way):.3f}" for way in ways)]
+        cells += [f"{mean(name, way):.0%}" for way in ("distinct", "said")]
+        told.append(f"| {name} | {' | '.join(cells)} |")
+    quoted, any_name = mean("true words", "fve_tail"), next(iter(seeds[0]["methods"]))
+    lasts = [fmean(seed["baselines"][f"ridge_{k}"] for seed in seeds) for k in (1, 2, 4, 8)]
+    told += [
+        "",
+        f"Without a lens: the true last eight words explain {quoted:.3f} by an encoder trained on them; by ridge, the "
+        f"last 1, 2, 4 and 8 of them {', '.join(f'{value:.3f}' for value in lasts)}. True words cost "
+        f"{mean(any_name, 'nll_tail'):.2f} nats each under the target, random ones {mean(any_name, 'nll_random'):.2f}.",
+        "",
+        "| what the story is about | chance | activation | reconstruction | text | true last words |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    name = "readable, 6 min"
+    for kind in seeds[0]["methods"][name]["probes"]:
+        sources = ("chance", "activation", "reconstruction", "text", "true last words")
+        cells = [f"{mean(name, 'probes', kind, source):.2f}" for source in sources]
+        told.append(f"| {kind} | {' | '.join(cells)} |")
+    told += ["", "| context | readable, 6 min | two-pass straight-through |", "|---|---|---|"]
+    pairs = zip(*(seeds[0]["methods"][one]["samples"] for one in (name, "two-pass straight-through")), strict=True)
+    told += [f"| … {one['context']} | {one['text']} | {other['text']} |" for one, other in pairs]
+    return told
+
+
 def main() -> None:
     """Rewrite the README, and the leaderboards in the documentation."""
     _fill(README, "figures", lines())
+    _fill(LENSES, "proof", lens_lines())
     _fill(CONFIDENCE, "leaderboards", leaderboard_lines())
 
 

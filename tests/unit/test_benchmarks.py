@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from benchmarks import _lens_world, engine, gpu, lens
+from benchmarks import _lens_world, _readme, engine, gpu, lens
 from benchmarks.__main__ import main as everything
 from benchmarks._results import RESULTS, Row, table
 
@@ -78,6 +78,11 @@ def test_the_proof_that_lenses_learn_runs_at_toy_size_and_keeps_what_it_measured
     over = told["readable, 6 min: over ridge on the true words"].value
     best = max(value for name, value in found[1]["baselines"].items() if name.startswith("ridge"))
     assert over == found[1]["methods"]["readable, 6 min"]["fve"]["value"] - best
+    monkeypatch.setattr(_readme, "RESULTS", tmp_path)
+    (tmp_path / "lens.json").write_text(json.dumps({"seeds": {"1": found[1]}}))
+    shown = _readme.lens_lines()
+    assert sum(line.startswith("| readable, 6 min | ") for line in shown) == 1
+    assert sum(line.startswith("| … ") for line in shown) == len(found[1]["methods"]["readable, 6 min"]["samples"])
     monkeypatch.setattr(lens, "one", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(lens, "prepare", lambda *_: pytest.fail("trained again"))
     assert lens.measured(1, tiny) == found[1]
