@@ -99,7 +99,7 @@ def lens_lines() -> list[str]:
     seeds = list(json.loads(path.read_text())["seeds"].values())
 
     def mean(name: str, *way: str) -> float:
-        found = [seed["methods"][name] for seed in seeds]
+        found = [seed["methods"][name] for seed in seeds if name in seed["methods"]]
         for part in way:
             found = [value[part] for value in found]
         return fmean(found)
