@@ -10,13 +10,8 @@ from torch.nn.functional import one_hot
 
 from benchmarks._lens_world import LENGTH, SPECIAL, Place
 from lens_training.evaluate.controls import permuted, principal, random_words, ridge, shuffled
-from lens_training.evaluate.metrics import (
-    Interval,
-    distinct_share,
-    kl_recovered,
-    negative_log_likelihood,
-    reconstruction,
-)
+from lens_training.evaluate.metrics import distinct_share, kl_recovered, negative_log_likelihood, reconstruction
+from lens_training.evaluate.record import Figure
 from lens_training.objectives.losses import entropy
 from lens_training.stories.target import BOS
 from lens_training.stories.world import KINDS
@@ -25,8 +20,6 @@ from lens_training.system import LensSystem
 # Shape suffixes: N rows, T tokens, D d_model, V vocabulary, C classes, F features of a probe.
 
 PIECE = 512
-DISTINCT_ROWS = 512
-"""Of which the share of distinct texts is told: it falls with the number of rows."""
 PROBE_ROWS = 8192
 SAMPLES = 8
 
@@ -35,7 +28,7 @@ SAMPLES = 8
 class Judgement:
     """Of one lens on the held-out stories; texts are greedy unless said."""
 
-    fve: Interval
+    fve: Figure
     fve_sampled: float
     fve_shuffled: float
     fve_permuted: float
@@ -43,7 +36,7 @@ class Judgement:
     fve_random: float
     fve_tail: float
     """Of the true last words, read by this lens's encoder."""
-    kl_recovered: Interval
+    kl_recovered: Figure
     kl_mean_nats: float
     """Of the mean activation: what `kl_recovered` is a share of."""
     norm_ratio: float
@@ -66,7 +59,7 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written to disk."""
-        return asdict(self)
+        return asdict(self) | {"fve": self.fve.model_dump(), "kl_recovered": self.kl_recovered.model_dump()}
 
 
 @torch.no_grad()
@@ -99,8 +92,8 @@ def judge(lens: LensSystem, place: Place, *, probes: bool = True) -> Judgement:
         nll=negative_log_likelihood(target, greedy_NT, BOS),
         nll_tail=negative_log_likelihood(target, tail_NT, BOS),
         nll_random=negative_log_likelihood(target, random_NT, BOS),
-        distinct=distinct_share(greedy_NT[:DISTINCT_ROWS]),
-        distinct_tail=distinct_share(tail_NT[:DISTINCT_ROWS]),
+        distinct=distinct_share(greedy_NT),
+        distinct_tail=distinct_share(tail_NT),
         entropy=float(torch.cat(heard).mean()),
         said=truly_said(place, greedy_NT, about),
         said_chance=truly_said(place, greedy_NT, [*about[1:], about[0]]),

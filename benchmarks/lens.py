@@ -22,6 +22,7 @@ from benchmarks._lens_judge import baselines, judge
 from benchmarks._lens_world import CACHE, Place, prepare
 from benchmarks._replacement import replacement_rows
 from benchmarks._results import Row, arguments, report
+from lens_training.evaluate.record import DISTINCT_ROWS
 from lens_training.run_spec import Phase, Run
 from lens_training.train.loop import Trainer
 
@@ -213,7 +214,7 @@ def rows(found: dict[int, dict[str, Any]]) -> list[Row]:
             row(f"{name}: texts less likely than true words", difference(of(name, "nll"), of(name, "nll_tail")),
                 "nats per word", "<= 1" if name == long else "", "negative log-likelihood under the target"),
             row(f"{name}: distinct texts", of(name, "distinct"), "", ">= 0.60" if name == long else "",
-                f"of the first {_lens_judge.DISTINCT_ROWS} held-out rows"),
+                f"of the first {DISTINCT_ROWS} held-out rows"),
             row(f"{name}: shuffled texts", of(name, "fve_shuffled"), "", "<= -0.5" if name == long else "",
                 "variance explained by the texts of other rows"),
             row(f"{name}: words that are true", of(name, "said"), "", "",
