@@ -1,5 +1,6 @@
 """`compare`: several evaluated runs side by side on one page; for sweeps, and for what an objective is worth."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +10,7 @@ from typing import Final
 from lens_training.artifacts import publish
 from lens_training.evaluate.charts import Axis, Curve, chart, thinned
 from lens_training.evaluate.page import axis, cell, number, page, track
-from lens_training.evaluate.record import SHUFFLED, Evaluation, Figure, read_evaluation
+from lens_training.evaluate.record import SHUFFLED, Evaluation, Figure, RowErrors, read_evaluation, read_rows
 from lens_training.evaluate.report import axis_of
 from lens_training.run_spec import RunSpec
 from lens_training.train.progress import ProgressRecord, read_progress
@@ -30,6 +31,7 @@ class Judged:
     title: str
     evaluation: Evaluation
     progress: Sequence[ProgressRecord]
+    rows: RowErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def compared(specs: Sequence[RunSpec], out: Path) -> Comparison:
         if found is None:
             raise ArtifactMissing(f"{spec.run_folder} has no evaluation: run the stage evaluate there first")
         title = spec.name if names.count(spec.name) == 1 else f"{spec.name} {names[: at + 1].count(spec.name)}"
-        runs.append(Judged(title, found, list(read_progress(spec.run_folder))))
+        runs.append(Judged(title, found, list(read_progress(spec.run_folder)), read_rows(spec.run_folder, found)))
     publish(out, comparison(runs).encode())
     return Comparison(runs, out)
 
@@ -76,6 +78,24 @@ def differences(runs: Sequence[Evaluation]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for run in runs for name in run.settings)
     found = {name: [run.settings.get(name, "–") for run in runs] for name in names if not name.startswith(ABOUT_PLACES)}
     return {name: values for name, values in found.items() if len(set(values)) > 1}
+
+
+def paired(one: RowErrors | None, other: RowErrors | None, draws: int = 500) -> Figure | None:
+    """Variance explained by one lens minus that by another, on the same draws of documents; None: other rows."""
+    if one is None or other is None or one.rows_digest != other.rows_digest:
+        return None
+    sums: dict[int, list[float]] = {}
+    for document, mine, theirs, spread in zip(one.document, one.error, other.error, one.spread, strict=True):
+        held = sums.setdefault(document, [0.0, 0.0])
+        held[0] += theirs - mine
+        held[1] += spread
+    pairs, chance = list(sums.values()), random.Random(0)
+    drawn = sorted(_ratio(chance.choices(pairs, k=len(pairs))) for _ in range(draws))
+    return Figure(value=_ratio(pairs), low=drawn[int(0.025 * draws)], high=drawn[int(0.975 * draws)])
+
+
+def _ratio(pairs: Sequence[list[float]]) -> float:
+    return sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs)
 
 
 def _sections(runs: Sequence[Judged]) -> Iterator[str]:
@@ -94,22 +114,23 @@ def _sections(runs: Sequence[Judged]) -> Iterator[str]:
         if not run.evaluation.self_test.passed:
             yield f"<p class='say bad'>{escape(run.title)}: {escape(run.evaluation.warnings[0])}</p>"
     yield from _figures(runs)
-    yield from _controls(runs)
     yield from _settings(runs)
-    yield from _curves(runs)
     yield from _texts(runs)
+    yield from _curves(runs)
+    yield from _controls(runs)
 
 
 def _figures(runs: Sequence[Judged]) -> Iterator[str]:
     low, marks = axis_of([run.evaluation.greedy.fve.low for run in runs])
     yield (
         f"<div class=wide><table><thead><tr><th></th><th>variance explained{axis(low, 1.0, marks)}</th>"
-        "<th class=n>FVE</th><th class=n>drawn</th><th class=n>shuffled</th><th class=n>next token<br>recovered</th>"
+        "<th class=n>FVE</th><th class=n>behind<br>the best</th><th class=n>drawn</th>"
+        "<th class=n>shuffled</th><th class=n>next token<br>recovered</th>"
         "<th class=n>ahead of the<br>true words</th><th class=n>text, nats<br>over true words</th>"
         "<th class=n>texts that<br>differ</th><th class=n>bits<br>at most</th><th "
         "class=n>steps</th></tr></thead><tbody>"
     )
-    best = max(run.evaluation.greedy.fve.value for run in runs)
+    best = max(runs, key=lambda run: run.evaluation.greedy.fve.value)
     for at, run in enumerate(runs):
         found, own = run.evaluation, run.evaluation.greedy
         drawn, shuffled = found.line("drawn"), found.line(SHUFFLED)
@@ -117,10 +138,11 @@ def _figures(runs: Sequence[Judged]) -> Iterator[str]:
         quoted = max(words, key=lambda line: line.fve.value, default=None)
         over = None if own.nll_nats is None else own.nll_nats.value - found.texts.nll_tail_nats.value
         share = "–" if own.distinct_share is None else f"{own.distinct_share:.0%}"
-        strong = " class=strong" if own.fve.value == best else ""
+        strong = " class=strong" if run is best else ""
         yield (
             f"<tr{strong}><td class='what {KINDS[at % len(KINDS)]}'>{escape(run.title)}</td>"
             f"<td>{track(own.fve, low, 1.0, KINDS[at % len(KINDS)], marks)}</td>{cell(own.fve)}"
+            f"{cell(None if run is best else paired(best.rows, run.rows))}"
             f"{cell(None if drawn is None else drawn.fve)}{cell(None if shuffled is None else shuffled.fve)}"
             f"{cell(own.kl_recovered)}{cell(None if quoted is None else quoted.ahead, signed=True)}"
             f"<td class=n>{'–' if over is None else ('+' if over > 0 else '') + number(over, 2)}</td>"

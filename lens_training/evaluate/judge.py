@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lens_training.activations import ActivationManifest
 from lens_training.artifacts import publish, read_manifest, sha256_of
@@ -30,9 +31,11 @@ from lens_training.evaluate.readers import read, speak
 from lens_training.evaluate.record import (
     EVALUATION,
     REPORT,
+    ROWS,
     BestOf,
     Evaluation,
     ProbeResult,
+    RowErrors,
     Texts,
     read_evaluation,
 )
@@ -124,8 +127,13 @@ def evaluate(spec: RunSpec, device: str | None = None) -> Evaluation:
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )  # fmt: skip
     found = found.model_copy(update={"warnings": caveats(found)})
-    # The page first: where there is an evaluation there is a page of it.
+    # The evaluation last: where there is one, there are its page and its rows.
     write_report(spec, found)
+    rows = RowErrors(
+        rows_digest=found.rows_digest, document=batch.document_B.tolist(), error=_short(table.error_N),
+        spread=_short(table.spread_N), kl=_short(table.kl_N),
+    )  # fmt: skip
+    publish(spec.run_folder / ROWS, rows.model_dump_json().encode())
     publish(spec.run_folder / EVALUATION, found.model_dump_json(indent=1).encode() + b"\n")
     return found
 
@@ -222,6 +230,10 @@ def _probes(
 
 def _places(batch: Batch) -> tuple[list[int], list[int]]:
     return batch.document_B.tolist(), batch.pos_B.tolist()
+
+
+def _short(value_N: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in value_N.tolist()]
 
 
 def _settings(prefix: str, value: Any) -> Sequence[tuple[str, str]]:

@@ -12,6 +12,7 @@ from wonder.wire import NonNegative, Probability, WireModel, WireRecord
 
 EVALUATION: Final = "evaluation.json"
 REPORT: Final = "report.html"
+ROWS: Final = "rows.json"
 GREEDY: Final = "greedy"
 SHUFFLED: Final = "shuffled"
 CLAIM_ROWS: Final = 4096
@@ -239,6 +240,28 @@ class Evaluation(WireModel):
         found = self.line(GREEDY)
         assert found is not None
         return found
+
+
+class RowErrors(WireModel):
+    """`rows.json`: the greedy text row by row, so that two lenses can be compared on the same draws of documents."""
+
+    rows_digest: str
+    document: list[int]
+    error: list[float]
+    """‖A − Â‖²."""
+    spread: list[float]
+    """‖A − mean‖²."""
+    kl: list[float]
+    """KL(own ‖ with Â), nats."""
+
+
+def read_rows(folder: Path, evaluation: Evaluation) -> RowErrors | None:
+    """The rows of an evaluation; None where they are gone, or another one's."""
+    try:
+        found = RowErrors.model_validate(json.loads((folder / ROWS).read_bytes()))
+    except (FileNotFoundError, ValueError, ValidationError):
+        return None
+    return found if found.rows_digest == evaluation.rows_digest else None
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:

@@ -15,7 +15,7 @@ from lens_training.build import build
 from lens_training.evaluate.judge import evaluate
 from lens_training.evaluate.metrics import next_tokens, text_nll
 from lens_training.evaluate.readers import read, speak
-from lens_training.evaluate.record import Evaluation, Figure, read_evaluation
+from lens_training.evaluate.record import Evaluation, Figure, read_evaluation, read_rows
 from lens_training.evaluate.weights import open_weights, warm_start
 from lens_training.export import states_digest
 from lens_training.run_spec import RunSpec
@@ -29,7 +29,7 @@ PHASES = [
 ]
 JUDGED = {
     "rows": 100, "draws": 200, "samples": 8, "fit_rows": 300, "best_of": 3, "best_of_rows": 40, "control_steps": 2,
-    "labels": ["topic", "mood"],
+    "labels": ["place", "hero"],
 }  # fmt: skip
 
 
@@ -118,6 +118,11 @@ def test_the_figures_of_the_lens_are_their_definitions(spec: RunSpec, found: Eva
     nll = found.greedy.nll_nats
     assert nll is not None
     assert nll.value == pytest.approx(text_nll(bench.target, ids, bench.system.neutral).mean().item(), abs=1e-4)
+    rows = read_rows(spec.run_folder, found)
+    assert rows is not None
+    assert rows.document == batch.document_B.tolist()
+    assert 1 - sum(rows.error) / sum(rows.spread) == pytest.approx(fve.item(), abs=1e-4)
+    assert rows.kl == pytest.approx(with_it.kl_N.tolist(), abs=1e-4)
     worst = [sample for sample in found.samples if sample.kind == "worst"]
     error = (true - predicted).square().sum(-1) / bench.statistics.variance
     assert max(sample.error for sample in worst) == pytest.approx(error.max().item(), abs=1e-4)
@@ -180,7 +185,7 @@ def test_what_was_judged_is_not_judged_again_and_anything_that_changed_is(
     [
         (lambda value: value["run"].update(seed=5), 1, "judge it with the specification"),
         (lambda value: value["evaluation"].update(weights="average") or value["run"].update(average=0), 1, "Digest"),
-        (lambda value: value["evaluation"].update(labels=["colour"]), 2, "has no label 'colour'; it has text, topic"),
+        (lambda value: value["evaluation"].update(labels=["colour"]), 2, "has no label 'colour'; it has text, hero"),
         (lambda value: value["evaluation"].update(label_file="/nowhere.jsonl"), 2, "/nowhere.jsonl cannot be read"),
         (lambda value: value["evaluation"].update(rows=12), 2, "greater than or equal to 16"),
     ],
@@ -203,7 +208,7 @@ def test_a_run_without_a_checkpoint_and_a_split_without_rows_are_refused(config:
 
 
 def test_too_few_rows_are_refused(specify: Specify, tmp_path: Path) -> None:
-    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
+    shares = {"train": 0.84, "val": 0.08, "test": 0.08}
     value = specify(tmp_path / "data", shares=shares, positions_per_document=1).model_dump(mode="json")
     value |= {"lens": {"length": 5}, "run": {"phases": [{"objective": "warm_start", "steps": 1}]}}
     (tmp_path / "config.json").write_text(json.dumps(value))
@@ -238,12 +243,12 @@ def test_labels_of_a_file_go_by_document_and_row_and_those_of_others_are_refused
         with pytest.raises(SpecError, match=says):
             read_file(line)
     corpus = read_labels(spec, store)
-    assert len(corpus["topic"]) == len(store)
+    assert len(corpus["place"]) == len(store)
     ids = store.document(7)
     text = build(spec).tokenizer.decode(ids[1:])
     line = (Path(spec.corpus.path)).read_text().splitlines()[7]
     assert json.loads(line)["text"] == text
-    assert corpus["topic"][(7, None)] == json.loads(line)["topic"]
+    assert corpus["place"][(7, None)] == json.loads(line)["place"]
     short = tmp_path / "short.jsonl"
     short.write_text("\n".join(Path(spec.corpus.path).read_text().splitlines()[:50]))
     other = spec.model_copy(update={"corpus": spec.corpus.model_copy(update={"path": str(short)})})

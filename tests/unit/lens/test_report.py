@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -14,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from lens_training.__main__ import main
 from lens_training.evaluate.caveats import caveats
 from lens_training.evaluate.charts import Axis, Curve, chart, thinned
-from lens_training.evaluate.compare import Judged, comparison, differences
+from lens_training.evaluate.compare import Judged, comparison, differences, paired
+from lens_training.evaluate.metrics import Draws
 from lens_training.evaluate.record import (
     BestOf,
     Evaluation,
@@ -22,6 +24,7 @@ from lens_training.evaluate.record import (
     NextToken,
     ProbeResult,
     Reading,
+    RowErrors,
     Sample,
     SelfTest,
     Slice,
@@ -146,6 +149,27 @@ def test_only_settings_that_decide_a_figure_and_differ_are_told_apart() -> None:
     assert "measured on different activations" not in same
     other = comparison([Judged("a", runs[0], []), Judged("b", full(rows_digest="0" * 64), [])])
     assert "measured on different activations" in other
+
+
+def test_two_lenses_are_compared_on_the_same_draws_of_documents() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread, document = torch.rand(200, generator=generator) + 1, torch.arange(200) // 4
+    mine = torch.rand(200, generator=generator)
+    theirs = mine + 0.2 * torch.rand(200, generator=generator)
+
+    def rows(error: torch.Tensor, digest: str = "a") -> RowErrors:
+        kl = [0.0] * 200
+        return RowErrors(
+            rows_digest=digest, document=document.tolist(), error=error.tolist(), spread=spread.tolist(), kl=kl
+        )
+
+    found = paired(rows(mine), rows(theirs))
+    expected = Draws(document, 4000).ratio(theirs - mine, spread)
+    assert found is not None
+    assert found.value == pytest.approx(expected.value, abs=1e-6)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert paired(rows(mine), rows(theirs, "b")) is None
+    assert paired(rows(mine), None) is None
 
 
 def test_runs_are_put_side_by_side_from_the_command_line(specify: Specify, tmp_path: Path, capsys: Any) -> None:
