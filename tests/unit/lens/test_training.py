@@ -1,12 +1,8 @@
 """A run is the same whether it is left alone, cut into segments, or killed at any step."""
 
-import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from lens_training.system import LensSystem
 from lens_training.train.checkpoint import load_checkpoint, save_checkpoint
 from lens_training.train.loop import Trainer
 from lens_training.train.progress import read_progress, read_status
+from tests.unit.lens import killed
 from tests.unit.lens.test_system import system
 from wonder.errors import CorruptCheckpoint, Diverged
 
@@ -137,43 +134,49 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint_and_no_half_of_the_new_on
     assert found[0] == 1
 
 
-TRAINER = """
-import sys
-from pathlib import Path
-from lens_training.train.loop import Trainer
-from tests.unit.lens.test_system import system
-from tests.unit.lens.test_training import RUN
-made, data = system()
-trainer = Trainer(made, data, RUN, Path(sys.argv[1]))
-trainer.resume()
-print("ready", flush=True)
-trainer.train()
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_killed_again_and_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    expected, _ = undisturbed()
-    chance, kills = random.Random(4), 0
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", ["random", "publishing"])
+def test_killed_twenty_times_it_ends_with_the_same_weights(tmp_path: Path, way: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for _ in range(12):
-        process = subprocess.Popen([sys.executable, "-c", TRAINER, tmp_path], stdout=subprocess.PIPE, env=environment)
-        assert process.stdout is not None
-        process.stdout.readline()
-        if kills < 3:
-            time.sleep(chance.uniform(0.05, 0.6))
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-        elif process.wait() == 0:
-            break
-        status = read_status(tmp_path)
-        if status is not None and status.state == "completed":
-            break
+    done = subprocess.run(
+        [sys.executable, "-m", killed.__name__, str(tmp_path), way],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert int((tmp_path / "kills").read_text()) == killed.KILLS
+    whole = killed.trainer(None)
+    assert whole.train()
     found = load_checkpoint(tmp_path)
     assert found is not None
-    step, tensors, _ = found
-    assert step == 12
-    trained = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    assert same(trained, expected)
-    assert json.loads((tmp_path / "step_00000012" / "checkpoint.json").read_text())["step"] == 12
+    assert found[0] == killed.RUN.steps
+    for named, prefix in ((whole._parameters(), "model."), (whole.average, "average.")):
+        kept = {name.removeprefix(prefix): value for name, value in found[1].items() if name.startswith(prefix)}
+        assert same(dict(named), kept)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_it_goes_on_from_the_checkpoint_before(
+    tmp_path: Path,
+) -> None:
+    expected, _ = undisturbed()
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from lens_training.train.loop import Trainer; "
+        "from tests.unit.lens.test_system import system; from tests.unit.lens.test_training import RUN; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); made, data = system(); folder = Path(sys.argv[1]); "
+        "trainer = Trainer(made, data, RUN, folder); trainer.train(until=4); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); trainer.train()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "StoreNotUsable: tensors-00000.safetensors cannot be written" in done.stderr
+    assert sorted(path.name for path in tmp_path.glob("*step*")) == ["step_00000002", "step_00000004"]
+    made, data = system()
+    trainer = Trainer(made, data, RUN, tmp_path)
+    assert trainer.resume()
+    assert trainer.step == 4
+    assert trainer.train()
+    assert same(weights(made), expected)
