@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lens_training.build import build
-from lens_training.dump import source_of
 from lens_training.evaluate.gate import gate
 from lens_training.evaluate.record import Evaluation, Figure, read_evaluation
 from lens_training.evaluate.weights import newest_digest, open_weights
@@ -45,7 +44,7 @@ def export_run(spec: RunSpec, device: str | None = None) -> LensManifest:
     shutil.rmtree(part, ignore_errors=True)
     try:
         found = export(
-            bench.system, bench.statistics, metrics, bench.tokenizer, source_of(bench.target, spec.target), part,
+            bench.system, bench.statistics, metrics, bench.tokenizer, rows.manifest.source, part,
             name=spec.register_as.name, data_sha256=evaluation.data_digest, spec_sha256=evaluation.spec_digest,
             steps=evaluation.step, rows=len(rows),
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Lenses of adapters: a bundle of a few tensors that shares the weights of the model it is served with."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lens_training.__main__ import main
 from lens_training.batch import Statistics
 from lens_training.export import export, states_digest
 from lens_training.models.adapters import AdaptedDecoder, AdaptedEncoder, Adapters
@@ -16,12 +18,13 @@ from lens_training.run_spec import LoraSpec
 from lens_training.system import LensSystem
 from tests.unit.engine.conftest import build, byte_tokenizer
 from tests.unit.lens.bundles import BOS, LENGTH, MARK, metrics, source, states
+from tests.unit.lens.conftest import Specify
 from wonder.engine.engine import TraceEngine
 from wonder.engine.request import Request
 from wonder.errors import CorruptBundle, LensMismatch, SpecError
 from wonder.lens.adapters import add, bare_copy
 from wonder.lens.bundle import load_lens
-from wonder.lens.manifest import LensManifest
+from wonder.lens.manifest import LensManifest, read_manifest
 from wonder.trace.capture import ThoughtCapture
 from wonder.trace.sampling import Sampling
 
@@ -162,3 +165,25 @@ def test_a_bare_copy_computes_the_same_with_the_same_weights_and_no_hooks(family
         assert not seen
         assert torch.equal(found, model(input_ids=ids).logits)
     assert seen
+
+
+@pytest.mark.slow
+def test_a_run_of_adapters_ends_in_a_lens_that_its_model_serves(specify: Specify, tmp_path: Path) -> None:
+    value = specify(tmp_path / "data").model_dump(mode="json")
+    value |= {
+        "lens": {"length": 5, "adapters": {"rank": 2, "alpha": 4}},
+        "run": {"phases": [{"objective": "warm_start", "steps": 3, "batch": 4}]},
+        "evaluation": {"rows": 64, "draws": 100, "samples": 2},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(value))
+    for stage in ("tokens", "dump", "train", "evaluate", "export"):
+        assert main([stage, str(path)]) == 0
+    bundle = tmp_path / "data/run/bundle"
+    assert read_manifest(bundle).weights == "adapters"
+    engine = TraceEngine.load(value["target"]["model"], lenses=[bundle])
+    capture, sampling = ThoughtCapture(explain=[0]), Sampling(max_new_tokens=2)
+    trace = engine.generate_one(Request("the white kite", sampling=sampling, capture=capture)).thought_trace
+    assert trace is not None
+    assert trace.explanations[0].lens == read_manifest(bundle).id
+    assert trace.model_fingerprint == read_manifest(bundle).target.fingerprint
