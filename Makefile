@@ -52,7 +52,7 @@ test-lens: $(READY)  ## lenses that learn, training killed again and again; minu
 
 test-slurm: $(READY)  ## launchers on a real Slurm cluster of this machine; installs its packages if root; two minutes
 	infra/slurm/install.sh
-	$(BIN)/pytest -q tests/slurm
+	$(BIN)/pytest -q --timeout 600 tests/slurm
 
 test-lens-kill: $(READY)  ## a run of wonder.LensTraining through 20 kills -9 of everything; memory, divergence, sweeps (minutes)
 	$(BIN)/pytest -q -m slow tests/integration/lens

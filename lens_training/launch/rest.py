@@ -4,6 +4,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,11 @@ class Rest:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if patch:
             headers["Content-Type"] = "application/merge-patch+json"
-        token = self._token.read_text().strip() if isinstance(self._token, Path) else self._token
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data=data, headers=headers, method=method)
         try:
+            if token := self._token.read_text().strip() if isinstance(self._token, Path) else self._token:
+                headers["Authorization"] = f"Bearer {token}"
+            request = urllib.request.Request(self._url + path, data=data, headers=headers, method=method)
             with urllib.request.urlopen(request, timeout=self._timeout_s, context=self._context) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
@@ -50,5 +50,5 @@ class Rest:
             if error.code >= 500 or error.code in {401, 429}:
                 raise LauncherUnavailable(f"{method} {path}: {error.code} {said[:200].decode()}: try again") from None
             return error.code, said
-        except OSError as error:  # no connection, no answer in time, a certificate that is not theirs
+        except (OSError, HTTPException) as error:  # no token, no connection, not in time, somebody else's certificate
             raise LauncherUnavailable(f"{self._url} does not answer ({error}): try again") from None

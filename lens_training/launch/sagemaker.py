@@ -275,12 +275,12 @@ class SageMakerLauncher:
             page = self._asked_of_logs(
                 "get_log_events", logGroupName=_GROUP, logStreamName=stream, startFromHead=True, **where
             )
-            content = "".join(event["message"] + "\n" for event in page["events"]).encode()
+            content = "".join(event["message"] + "\n" for event in page.get("events", ())).encode()
             found += content[max(0, after - offset) :]
             offset += len(content)
-            if page["nextForwardToken"] == token:
+            if (following := page.get("nextForwardToken", token)) == token:
                 break
-            token = page["nextForwardToken"]
+            token = following
         with self._lock:
             self._read[ref.job_id] = (offset, token)
         return bytes(found), after + len(found)

@@ -179,10 +179,9 @@ class SlurmLauncher:
 
     def _find(self, key: str) -> str | None:
         here = self._at(key)
-        try:
-            return (here / "claim").read_text().strip()  # by the job itself: among twins it is the one
-        except FileNotFoundError:
-            pass
+        # By the job itself: among twins it is the one.
+        if (claim := here / "claim").exists() and (claimed := claim.read_text().strip()):
+            return claimed
         submitted = read(here / "submitted.json")
         return submitted["job_id"] if submitted is not None else self._queued(key)
 

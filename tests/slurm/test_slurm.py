@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lens_training.launch.slurm import SlurmLauncher
-from tests.slurm.cluster import Cluster, cluster
+from tests.slurm.cluster import Cluster
 from tests.unit.lens.launching import *  # noqa: F403 - the suite
 from tests.unit.lens.launching import (
     LONG,
@@ -24,12 +24,6 @@ from tests.unit.lens.launching import (
     until,
 )
 from wonder.errors import JobRefused
-
-
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cluster")) as made:
-        yield made
 
 
 @pytest.fixture

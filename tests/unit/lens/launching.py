@@ -17,7 +17,7 @@ from lens_training.launch.base import JobLauncher, JobRef, JobSpec, JobState
 from wonder.errors import JobConflict, JobLost, LauncherUnavailable
 
 SCRIPT = Path(__file__).with_name("small_job.py")
-PATIENCE_S = 60
+PATIENCE_S = 120
 LONG = timedelta(seconds=60)
 
 

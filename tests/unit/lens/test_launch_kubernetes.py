@@ -129,3 +129,8 @@ def test_the_job_asks_for_what_the_specification_says() -> None:
     assert {"name": "A", "value": "$$(B) costs $$5"} in one["env"]
     assert f"{name}-0.{name}:29400" in one["command"]
     assert one["command"][-5:] == ["--nproc-per-node", "8", "-m", "lens_training.train.main", "SEGMENT.json"]
+
+
+async def test_a_token_file_that_is_not_there_yet_is_retryable(fake: FakeKubernetes, tmp_path: Path) -> None:
+    with pytest.raises(LauncherUnavailable, match="no-token"):
+        await KubernetesLauncher(fake.url, token=tmp_path / "no-token").find("a")
