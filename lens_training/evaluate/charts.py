@@ -60,7 +60,8 @@ def chart(
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{_short(tick)}</text>')
     for tick in x_scale.ticks:
         at = x_scale(tick)
-        parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_short(tick)}</text>')
+        anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
+        parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 15}" text-anchor="{anchor}">{_short(tick)}</text>')
     parts += [
         f'<line class=phase x1="{x_scale(at)}" x2="{x_scale(at)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         for at in lines

@@ -140,7 +140,7 @@ def _figures(runs: Sequence[Judged]) -> Iterator[str]:
         share = "–" if own.distinct_share is None else f"{own.distinct_share:.0%}"
         strong = " class=strong" if run is best else ""
         yield (
-            f"<tr{strong}><td class='what {KINDS[at % len(KINDS)]}'>{escape(run.title)}</td>"
+            f"<tr{strong}><td class='what name {KINDS[at % len(KINDS)]}'>{escape(run.title)}</td>"
             f"<td>{track(own.fve, low, 1.0, KINDS[at % len(KINDS)], marks)}</td>{cell(own.fve)}"
             f"{cell(None if run is best else paired(best.rows, run.rows))}"
             f"{cell(None if drawn is None else drawn.fve)}{cell(None if shuffled is None else shuffled.fve)}"
@@ -151,9 +151,8 @@ def _figures(runs: Sequence[Judged]) -> Iterator[str]:
         )
     yield "</tbody></table></div>"
     yield (
-        "<p><small>“Ahead of the true words”: of the best reading of the words that were really there. Intervals are "
-        "of "
-        "each lens alone; that two overlap does not make them equal.</small></p>"
+        "<p><small>“Ahead of the true words”: of the best reading of the words that were really there. “Behind the "
+        "best” draws the documents of both lenses together; the other intervals are of each lens alone.</small></p>"
     )
 
 

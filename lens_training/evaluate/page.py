@@ -43,6 +43,7 @@ thead th { color: var(--soft); font-weight: 500; font-size: .8rem; line-height: 
 .n { text-align: right; white-space: nowrap } .n small { display: block; font-size: .76rem }
 .what { min-width: 14rem; line-height: 1.3 } .what small { display: block; font-size: .78rem; line-height: 1.32;
  margin-top: .1rem }
+.what.name { min-width: 7rem }
 .head td { border-bottom: 0; padding-top: 1.15rem; font-weight: 600; font-size: .82rem }
 .strong td { background: var(--fill); font-weight: 600 } .strong small { font-weight: 400 }
 .track { position: relative; height: 1.35rem; min-width: 9.5rem;
@@ -61,7 +62,7 @@ thead th { color: var(--soft); font-weight: 500; font-size: .8rem; line-height: 
 .no_text { color: var(--no_text) }
 figure table { font-size: .84rem } figure .track, figure .axis { min-width: 6rem } figure td { white-space: nowrap }
 figure td.what { white-space: normal; min-width: 8.5rem } figure .wide { margin: 0; padding: 0 }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: 1.1rem 1.6rem;
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1.1rem 1.6rem;
  margin: 1rem 0 }
 figure { margin: 0; min-width: 0 } figcaption { font-weight: 600; font-size: .9rem; margin-bottom: .15rem }
 figcaption small { font-weight: 400; display: block }

@@ -1,10 +1,8 @@
 """Which weights are judged: those of a checkpoint, or their moving average, put into a lens."""
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +10,8 @@ from torch import Tensor
 from lens_training.evaluate.record import Weights
 from lens_training.run_spec import RunSpec
 from lens_training.system import LensSystem
-from lens_training.train.checkpoint import load_checkpoint
-from lens_training.train.kept import LATEST, kept_steps, latest_step, name_of
+from lens_training.train.checkpoint import open_checkpoint
+from lens_training.train.kept import kept_steps, latest_step, name_of
 from wonder.errors import ArtifactMissing, CorruptCheckpoint, DigestMismatch, SpecError
 
 
@@ -75,17 +73,19 @@ def open_weights(spec: RunSpec, step: int | None = None) -> LensWeights:
     """
     folder = spec.run_folder
     name, digest = newest_digest(folder) if step is None else (name_of(step), "")
-    found, tensors, state = _read(folder / name)
-    if state["digest"] != (wanted := spec.training_digest(found)):
+    found = open_checkpoint(folder, step=latest_step(folder) if step is None else step)
+    assert found is not None
+    if found.state["digest"] != (wanted := spec.training_digest(found.step)):
         raise DigestMismatch(
-            f"{name} in {folder} is of the specification {state['digest'][:12]}…, and this one is {wanted[:12]}…: "
+            f"{name} in {folder} is of the specification {found.state['digest'][:12]}…, this one is {wanted[:12]}…: "
             "judge it with the specification it was trained with"
         )
 
     def part(prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        # Not the optimizer's, which are twice as many.
+        return {key.removeprefix(prefix): found.tensor(key) for key in found.names if key.startswith(prefix)}
 
-    return LensWeights(name, found, digest, part("model."), part("average."))
+    return LensWeights(name, found.step, digest, part("model."), part("average."))
 
 
 def warm_start(spec: RunSpec) -> LensWeights | None:
@@ -98,13 +98,3 @@ def warm_start(spec: RunSpec) -> LensWeights | None:
         end += phase.steps
     there = kept_steps(spec.run_folder)
     return open_weights(spec, end) if end in there and end != there[-1] else None
-
-
-def _read(place: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-    """Any checkpoint, whichever is the newest meanwhile."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / place.name).symlink_to(place.absolute(), target_is_directory=True)
-        (Path(folder) / LATEST).write_text(place.name)
-        found = load_checkpoint(Path(folder))
-    assert found is not None
-    return found
