@@ -51,6 +51,8 @@ WonderError
 │   ├── UnknownRun             no run of that name, or it is over
 │   ├── NoProgress             attempt after attempt ended without a new checkpoint: look at the job's log
 │   ├── CorruptCheckpoint      a checkpoint is not what was written: go on from an older one
+│   ├── DigestMismatch         a checkpoint is of another specification: train into another folder
+│   ├── LeaseLost              another attempt has taken the run over: nothing to do
 │   └── LauncherError          a job cannot be started, found or stopped
 │       ├── JobConflict        a live job already writes to the run folder: wait for it, or cancel it
 │       ├── JobRefused         the place does not take such a job: correct what the message names
