@@ -45,9 +45,9 @@ def main() -> None:
     """Measure, then print the rows."""
     quick = arguments().quick
     cases = [
-        Case("4 blocks of width 128", config(128), 400 if quick else 3000, 1, 3 if quick else 11),
-        Case("8 blocks of width 512", shape(8, 512, 1408), 40 if quick else 120, 1, 3 if quick else 9),
-        Case("12 blocks of width 768", shape(12, 768, 2048), 6 if quick else 30, 4, 3 if quick else 7),
+        Case("4 blocks of width 128", config(128), 400 if quick else 1500, 1, 3 if quick else 7),
+        Case("8 blocks of width 512", shape(8, 512, 1408), 40 if quick else 80, 1, 3 if quick else 5),
+        Case("12 blocks of width 768", shape(12, 768, 2048), 6 if quick else 16, 4, 3 if quick else 5),
     ]
     report("lens_dump", [row for case in cases for row in rows(case)])
 

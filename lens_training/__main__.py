@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from lens_training.artifacts import Manifest
 from lens_training.evaluate.compare import Comparison, compared
@@ -19,6 +19,9 @@ from lens_training.evaluate.record import Evaluation
 from lens_training.job.worker import add_arguments, work
 from lens_training.launch.base import JobLauncher
 from lens_training.launch.options import open_launcher
+from lens_training.plan.cards import DeviceKind
+from lens_training.plan.estimate import RunPlan, estimate
+from lens_training.plan.text import text_of
 from lens_training.rates import Ticker
 from lens_training.run_spec import LaunchSpec, RunSpec
 from lens_training.spec import load
@@ -54,8 +57,10 @@ EXIT: Final[tuple[tuple[type[WonderError], int], ...]] = (
 """The first class that an error is of gives the exit code: 2 correct the input, 3 make the files anew, 4 make room,
 5 install or start something, 6 another device, 7 smaller passes, 8 the model."""
 INTERRUPTED: Final = 130
+NO_ROOM: Final = 7
+"""As of `OutOfMemory`: what was planned does not fit."""
 
-Found = Manifest | Status | Evaluation | Comparison | LensManifest | InForce
+Found = Manifest | Status | Evaluation | Comparison | LensManifest | InForce | RunPlan
 """What a stage tells of what it made."""
 Handler = Callable[[argparse.Namespace], Found]
 
@@ -150,7 +155,13 @@ def register(arguments: argparse.Namespace) -> InForce:
     return register_run(load(RunSpec, arguments.config))
 
 
+def plan(arguments: argparse.Namespace) -> RunPlan:
+    """Foresee memory, work, time and disk of a run, and whether it fits: exit code 7 if not."""
+    return estimate(load(RunSpec, arguments.config), arguments.device_kind)
+
+
 STAGES: Final[dict[str, Handler]] = {
+    "plan": plan,
     "tokens": tokens,
     "dump": dump,
     "merge": merge,
@@ -171,6 +182,8 @@ def parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=handler.__doc__)
         stage.add_argument("config", type=Path, help="a JSON file with folder, corpus, target and dump")
         stage.add_argument("--json", action="store_true", help="progress and result as lines of JSON")
+        if name == "plan":
+            stage.add_argument("--device-kind", choices=get_args(DeviceKind), help="default: as launch says")
         if name == "dump":
             stage.add_argument("--slice", default="0/1", help="which part of the shards, such as 0/8 to 7/8")
             stage.add_argument("--out", type=Path, help="a folder of this slice's own, for `merge --source`")
@@ -221,11 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return code
     sys.stdout.write(_told(found, as_json=arguments.json) + "\n")
-    return 0
+    return NO_ROOM if isinstance(found, RunPlan) and found.problem else 0
 
 
 def _told(found: Found, *, as_json: bool) -> str:
     summary: dict[str, Any]
+    if isinstance(found, RunPlan):
+        return json.dumps(found.summary()) if as_json else text_of(found)
     if isinstance(found, Status):
         summary = found.model_dump(exclude_defaults=True)
     elif isinstance(found, Evaluation | Comparison):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from temporalio.client import Client
 
-from wonder.cli import lens_text, lens_training
+from wonder.cli import lens_plan, lens_text, lens_training
 from wonder.errors import EngineFailed, RequestError, WonderError, by_name
 from wonder.history.reading import context_of
 from wonder.lens.gate import Bars
@@ -47,7 +47,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
     """Add `lens` and what it can do."""
     lens = commands.add_parser(
         "lens",
-        help="lenses that put states into words: train, status, list, register, promote, explain …",
+        help="lenses that put states into words: plan, train, status, list, register, promote, explain …",
         description="Exit codes: 0 done, 2 wrong use, 3 somebody else moved the alias meanwhile, 4 not good enough to "
         "be promoted, 5 the server does not answer; anything else 1.",
     )
@@ -85,6 +85,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]", server: argparse.A
     )
     explain.add_argument("--artifacts", default=ARTIFACTS, help=f"where states are stored; default: {ARTIFACTS}")
     lens_training.add_verbs(verbs, server)
+    lens_plan.add_verb(verbs)
 
 
 async def run_list(args: argparse.Namespace) -> int:
