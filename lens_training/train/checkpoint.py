@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
-from lens_training.artifacts import FileEntry, Manifest, publish, publish_manifest, read_manifest, verify
+from lens_training.artifacts import FileEntry, Manifest, publish, publish_manifest, read_manifest, sweep, verify
 from lens_training.train.kept import LATEST, name_of
 from lens_training.train.ranks import Ranks
 from wonder.errors import ArtifactError, CorruptCheckpoint, LeaseLost, StoreNotUsable, WonderError
@@ -173,6 +173,7 @@ class Writer:
         """Remove what attempts before this one left half written; only for who owns the run."""
         for left in self.folder.glob(".step_*"):
             shutil.rmtree(left, ignore_errors=True)
+        sweep(self.folder, (LATEST, "status.json", "lease.json"))
 
     def _run(self, step: int, own: dict[str, Tensor], rows: Mapping[str, Any], state: dict[str, Any]) -> None:
         try:

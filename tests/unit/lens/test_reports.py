@@ -125,6 +125,7 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: A
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch looks at inputs
 def test_compiled_blocks_give_the_same_gradient() -> None:
     found = []
