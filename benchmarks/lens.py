@@ -206,21 +206,21 @@ def rows(found: dict[int, dict[str, Any]]) -> list[Row]:
             for one in found.values()
         )
         told += [
-            row(f"{name}: variance explained", of(name, "fve", "value"), "", fve_reach,
+            row(f"lens, {name}: variance explained", of(name, "fve", "value"), "", fve_reach,
                 f"{said}; bootstrap over stories per seed: {documents}"),
-            row(f"{name}: KL recovered", of(name, "kl_recovered", "value"), "", kl_reach, said),
-            Row(f"{name}: CPU seconds, worst seed", max(of(name, "cpu_s")), "s", f"<= {method.budget_s:g}",
+            row(f"lens, {name}: KL recovered", of(name, "kl_recovered", "value"), "", kl_reach, said),
+            Row(f"lens, {name}: CPU seconds, worst seed", max(of(name, "cpu_s")), "s", f"<= {method.budget_s:g}",
                 "process time of one thread, everything that trains the lens"),
-            row(f"{name}: texts less likely than true words", difference(of(name, "nll"), of(name, "nll_tail")),
+            row(f"lens, {name}: texts less likely than true words", difference(of(name, "nll"), of(name, "nll_tail")),
                 "nats per word", "<= 1" if name == long else "", "negative log-likelihood under the target"),
-            row(f"{name}: distinct texts", of(name, "distinct"), "", ">= 0.60" if name == long else "",
+            row(f"lens, {name}: distinct texts", of(name, "distinct"), "", ">= 0.60" if name == long else "",
                 f"of the first {DISTINCT_ROWS} held-out rows"),
-            row(f"{name}: shuffled texts", of(name, "fve_shuffled"), "", "<= -0.5" if name == long else "",
+            row(f"lens, {name}: shuffled texts", of(name, "fve_shuffled"), "", "<= -0.5" if name == long else "",
                 "variance explained by the texts of other rows"),
-            row(f"{name}: words that are true", of(name, "said"), "", "",
+            row(f"lens, {name}: words that are true", of(name, "said"), "", "",
                 "of the names, places, animals, things that texts mention, the share that the story is about; other "
                 f"stories' by chance: {statistics.fmean(of(name, 'said_chance')):.3f}"),
-            row(f"{name}: meaning kept", meaning(found, name), "", "",
+            row(f"lens, {name}: meaning kept", meaning(found, name), "", "",
                 "accuracy of linear probes for what the story is about, on reconstructions over on activations, each "
                 "above chance, mean over kinds"),
         ]  # fmt: skip
@@ -229,12 +229,13 @@ def rows(found: dict[int, dict[str, Any]]) -> list[Row]:
     for name in (short, long):
         fve = of(name, "fve", "value")
         told += [
-            row(f"{name}: over an encoder of the true words", difference(fve, quoted), "",
+            row(f"lens, {name}: over an encoder of the true words", difference(fve, quoted), "",
                 ">= 0.10" if name == long else "",
                 f"{methods['true words'].about}, or the warm start's where it is better"),
-            row(f"{name}: over ridge on the true words", difference(fve, best), "", ">= 0.15" if name == long else "",
+            row(f"lens, {name}: over ridge on the true words", difference(fve, best), "",
+                ">= 0.15" if name == long else "",
                 "one-hot last 1, 2, 4 or 8 words, the best of them"),
-            row(f"{name}: over the encoder alone", difference(fve, of("encoder alone", "fve", "value")), "", "",
+            row(f"lens, {name}: over the encoder alone", difference(fve, of("encoder alone", "fve", "value")), "", "",
                 methods["encoder alone"].about),
         ]  # fmt: skip
     return told

@@ -71,11 +71,11 @@ def test_the_proof_that_lenses_learn_runs_at_toy_size_and_keeps_what_it_measured
     told = {row.figure: row for row in lens.rows(found)}
     assert {row.reach for row in told.values()} >= {">= 0.84", ">= 0.89", ">= 0.90", ">= 0.60", ">= 0.70", ">= 0.85"}
     for method in ("readable, 150 s", "readable, 6 min", "two-pass straight-through", "recurrent straight-through"):
-        assert told[f"{method}: CPU seconds, worst seed"].value > 0  # type: ignore[operator]
+        assert told[f"lens, {method}: CPU seconds, worst seed"].value > 0  # type: ignore[operator]
         value = found[1]["methods"][method]["fve"]["value"]
-        assert told[f"{method}: variance explained"].value == value
-        assert "one seed" in told[f"{method}: variance explained"].how
-    over = told["readable, 6 min: over ridge on the true words"].value
+        assert told[f"lens, {method}: variance explained"].value == value
+        assert "one seed" in told[f"lens, {method}: variance explained"].how
+    over = told["lens, readable, 6 min: over ridge on the true words"].value
     best = max(value for name, value in found[1]["baselines"].items() if name.startswith("ridge"))
     assert over == found[1]["methods"]["readable, 6 min"]["fve"]["value"] - best
     monkeypatch.setattr(_readme, "RESULTS", tmp_path)
