@@ -31,10 +31,10 @@ def jobs(lab: Lab) -> list[str]:
     return sorted("/".join(key.split("/")[3:]) for key in found)
 
 
-async def failure_of(lab: Lab, spec: dict[str, Any], **more: Any) -> ApplicationError:
+async def failure_of(lab: Lab, spec: dict[str, Any], within_s: float = 60, **more: Any) -> ApplicationError:
     handle = await lab.start(spec, **more)
     with pytest.raises(WorkflowFailureError) as caught:
-        await asyncio.wait_for(handle.result(), 60)
+        await asyncio.wait_for(handle.result(), within_s)
     assert isinstance(caught.value.cause, ApplicationError), caught.value.cause
     return caught.value.cause
 
