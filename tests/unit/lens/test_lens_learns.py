@@ -13,7 +13,7 @@ from lens_training.run_spec import Phase, Run
 from lens_training.system import LensSystem
 from lens_training.train.loop import Trainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SEED = 11
 
 
@@ -47,8 +47,8 @@ def test_a_readable_lens_says_what_no_neighbouring_word_does(place: Place) -> No
     assert found.nll - found.nll_tail <= 1.0
 
 
-@pytest.mark.parametrize(("objective", "least"), [("ste_parallel", 0.55), ("ste_recurrent", 0.2)])
-def test_straight_through_learns_from_nothing(place: Place, objective: str, least: float) -> None:
-    found = judge(trained(place, straight(objective, 800)), place, probes=False)
+@pytest.mark.parametrize(("objective", "steps", "least"), [("ste_parallel", 800, 0.55), ("ste_recurrent", 500, 0.2)])
+def test_straight_through_learns_from_nothing(place: Place, objective: str, steps: int, least: float) -> None:
+    found = judge(trained(place, straight(objective, steps)), place, probes=False)
     assert found.fve.value >= least
     assert found.fve_shuffled <= -0.3
