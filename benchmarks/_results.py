@@ -110,6 +110,27 @@ def result_of(
     }
 
 
+def merged(rows: Sequence[dict[str, Any]], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an earlier run, in their order, with those that were measured again in their places.
+
+    Args:
+        rows: Measured now.
+        before: The earlier result.
+        now: Where and with what they were measured now.
+
+    Raises:
+        SystemExit: Another machine, or other versions: such rows do not belong into one table.
+    """
+    for part in ("machine", "versions"):
+        if before[part] != now[part]:
+            raise SystemExit(
+                f"the earlier rows are of another {part.removesuffix('s')} ({before[part]}; now {now[part]}): "
+                "measure everything again, without --only"
+            )
+    left = {row["figure"]: row for row in rows}
+    return [*(left.pop(row["figure"], row) for row in before["rows"]), *left.values()]
+
+
 def report(
     name: str,
     rows: Sequence[Row],
@@ -117,6 +138,7 @@ def report(
     about: Mapping[str, Any] | None = None,
     *,
     more: Mapping[str, Any] | None = None,
+    part: bool = False,
 ) -> None:
     """Print the rows; write `results/<name>.json` unless the run was a quick one.
 
@@ -126,10 +148,15 @@ def report(
         argv: The options it was called with.
         about: More of the machine than `machine()` knows.
         more: Further parts of the result, beside the rows.
+        part: These are some of the rows only: the others stay as they were written before.
     """
     options = arguments(argv)
     result = result_of(name, rows, about=about, more=more)
+    path = RESULTS / f"{name}.json"
     if not options.quick:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        written = result
+        if part and path.exists():
+            written = {**result, "rows": merged(result["rows"], json.loads(path.read_text()), result)}
+        path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     sys.stdout.write((json.dumps(result, indent=2) if options.json else table(result["rows"])) + "\n")

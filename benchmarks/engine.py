@@ -3,6 +3,7 @@
 Process CPU time of one thread; the variants of a figure take turns, ratios are taken within a turn, medians over turns.
 """
 
+import argparse
 import gc
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,8 +41,25 @@ QUARTER = ALL.model_copy(update={"attention_layers": "quarter"})
 BINNED = ALL.model_copy(update={"detail": "binned"})
 OFF = ThoughtCapture(enabled=False)
 ROOT = Path(__file__).parent.parent
+GROUPS = (
+    "kernels",
+    "size",
+    *(f"steps-{length}" for length in (128, 512, 2048)),
+    *(f"prompt-{length}" for length in (1024, 2048)),
+    *(f"ragged-{width}" for width in (16, 8)),
+)
+"""What can be measured alone; its rows then take their places among those that were written before."""
 PEERS = Path(os.environ.get("WONDER_BENCH_PEERS", ROOT / ".venv-peers/bin/python"))
 """The interpreter in which the other tools are installed; `make bench-peers` makes it."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    quick: bool
+    times: int = 1
+    """Turns are multiplied by this."""
 
 
 def peak_mb(run: Callable[[], object]) -> float | None:
@@ -80,13 +99,13 @@ def ask(engine: TraceEngine, prompts: Sequence[str], new: Sequence[int], capture
             raise message
 
 
-def over_generate(model: Any, engine: TraceEngine, quick: bool) -> list[Row]:
+def over_generate(model: Any, engine: TraceEngine, scale: Scale, wanted: Sequence[int] = (1024, 2048)) -> list[Row]:
     """One long prompt: a full trace over plain `generate`."""
     rows = []
     for length, bar in ((1024, 1.02), (2048, 1.0)):
-        if quick and length > 1024:
+        if length not in wanted or (scale.quick and length > 1024):
             continue
-        ids, new, turns = prompt_ids(length), 8 if quick else 64, 1 if quick else 3
+        ids, new, turns = prompt_ids(length), 8 if scale.quick else 64, 1 if scale.quick else 3 * scale.times
         text = text_of(ids)
         variants: dict[str, Callable[[], object]] = {
             "plain": partial(generate, model, [ids], new),
@@ -102,7 +121,7 @@ def over_generate(model: Any, engine: TraceEngine, quick: bool) -> list[Row]:
             figure = f"full trace over plain generate, {length}-token prompt, attention in {layers}"
             rows.append(Row(figure, ratio(seconds, name, "plain"), "x", f"<= {bar}", how))
         if length == 1024:
-            rows += peers(length, 4 if quick else 16, turns)
+            rows += peers(length, 4 if scale.quick else 16, turns)
         if length == 2048:
             rows += _memory(variants)
     return rows
@@ -145,7 +164,7 @@ def _memory(variants: dict[str, Callable[[], object]]) -> list[Row]:
     return [Row("full trace over plain generate, 2048 tokens, extra peak memory", traced - plain, "MB", "<= 20", how)]
 
 
-def step_costs(engine: TraceEngine, quick: bool) -> list[Row]:
+def step_costs(engine: TraceEngine, scale: Scale, wanted: Sequence[int] = (128, 512, 2048)) -> list[Row]:
     """One decode step of the slot loop, with and without reading, at the same place in the same cache."""
     rows = []
     n_layers = engine.info.n_layers
@@ -153,9 +172,8 @@ def step_costs(engine: TraceEngine, quick: bool) -> list[Row]:
         "quarter": ReadPlan(tuple(range(3, n_layers, 4)), 4, (), True, 3),
         "all": ReadPlan(tuple(range(n_layers)), 4, (), True, 3),
     }
-    lengths = (128, 512) if quick else (128, 512, 2048)
-    steps = 3 if quick else 30
-    for length in lengths:
+    steps = 3 if scale.quick else 30 * scale.times
+    for length in [length for length in wanted if length <= 512 or not scale.quick]:
         for count in (1, 8):
             runner = SlotRunner(engine._runtime, count)
             with torch.inference_mode():
@@ -184,17 +202,17 @@ def step_costs(engine: TraceEngine, quick: bool) -> list[Row]:
     return rows
 
 
-def crowd(plain: Any, model: Any, quick: bool) -> list[Row]:
+def crowd(plain: Any, model: Any, scale: Scale, wanted: Sequence[int] = (16, 8)) -> list[Row]:
     """24 ragged requests: the engine with every signal, static left-padded batches, one after the other."""
     draw = random.Random(0)
-    count, turns = (8, 1) if quick else (24, 2)
-    longest = 24 if quick else 80
+    count, turns = (8, 1) if scale.quick else (24, 2 * scale.times)
+    longest = 24 if scale.quick else 80
     sizes = [(draw.randint(16, 192), draw.randint(8, longest)) for _ in range(count)]
     prompts = [prompt_ids(length, seed) for seed, (length, _) in enumerate(sizes)]
     new = [size[1] for size in sizes]
     texts = [text_of(ids) for ids in prompts]
     rows: list[Row] = []
-    for width in (4,) if quick else (16, 8):
+    for width in (4,) if scale.quick else wanted:
 
         def static(width: int = width) -> None:
             for at in range(0, count, width):
@@ -216,7 +234,7 @@ def crowd(plain: Any, model: Any, quick: bool) -> list[Row]:
             "quarter": partial(ask, engine, texts, new, QUARTER),
             "all": partial(ask, engine, texts, new, ALL),
         }
-        if not rows:
+        if width != 8:
             variants |= {"like": like, "sequential": sequential, "plain": partial(ask, engine, texts, new, OFF)}
         seconds = in_turns(variants, turns)
         engine.close()
@@ -305,7 +323,11 @@ def size() -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and report."""
-    quick = arguments(argv).quick
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--times", type=int, default=1, help="so many times as many turns, on a noisy machine")
+    chosen, options = parser.parse_known_args(argv)
+    scale = Scale(arguments(options).quick, chosen.times)
     torch.set_num_threads(1)
     model = llama()
     plain = llama()  # hooks and taps are on the other one
@@ -314,17 +336,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts: dict[str, Callable[[], list[Row]]] = {
         "kernels": kernels,
         "size": size,
-        "decode steps": partial(step_costs, engine, quick),
-        "long prompts": partial(over_generate, plain, engine, quick),
-        "ragged requests": partial(crowd, plain, model, quick),
+        **{f"steps-{length}": partial(step_costs, engine, scale, (length,)) for length in (128, 512, 2048)},
+        **{f"prompt-{length}": partial(over_generate, plain, engine, scale, (length,)) for length in (1024, 2048)},
+        **{f"ragged-{width}": partial(crowd, plain, model, scale, (width,)) for width in (16, 8)},
     }
+    left_out = ("ragged-8",) if scale.quick else ()  # a quick run has one width of its own
     rows = []
-    for name, part in parts.items():
+    for name in [name for name in GROUPS if name not in left_out and name in (chosen.only or GROUPS)]:
         print(f"{time.perf_counter() - begun:5.0f} s  {name} …", file=sys.stderr, flush=True)
-        rows += part()
+        rows += parts[name]()
     engine.close()
     print(f"{time.perf_counter() - begun:5.0f} s  done", file=sys.stderr, flush=True)
-    report("engine", rows, argv)
+    report("engine", rows, options, part=bool(chosen.only))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import _lens_world, _readme, engine, gpu, lens
 from benchmarks.__main__ import main as everything
-from benchmarks._results import RESULTS, Row, table
+from benchmarks._results import RESULTS, Row, merged, table
 
 
 def test_the_gpu_benchmark_runs_at_toy_size_and_leaves_the_results_alone(capsys: Any) -> None:
@@ -49,6 +49,27 @@ def test_a_figure_that_was_not_measured_is_never_met() -> None:
     assert Row("throughput", None, "x", ">= 1.5", "no card").met is None
     assert Row("throughput", 1.4, "x", ">= 1.5", "").met is False
     assert Row("throughput", 1.5, "x", ">= 1.5", "").met is True
+
+
+def test_rows_measured_again_take_their_places_among_the_others_of_the_same_machine() -> None:
+    rows = [Row(name, value, "x", "<= 1", "").as_dict() for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    before = {"machine": {"cores": 2}, "versions": {"torch": "2"}, "rows": rows}
+    again = [Row(name, 0.5, "x", "<= 1", "").as_dict() for name in ("d", "b")]
+    found = merged(again, before, {**before, "rows": again})
+    assert [(row["figure"], row["value"], row["met"]) for row in found] == [
+        ("a", 1.0, True),
+        ("b", 0.5, True),
+        ("c", 3.0, False),
+        ("d", 0.5, True),
+    ]
+    with pytest.raises(SystemExit, match="another machine"):
+        merged(again, before, {**before, "machine": {"cores": 4}})
+
+
+def test_one_group_of_the_engine_figures_runs_alone(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        engine.main(["--only", "steps-7"])
+    assert "steps-2048" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "says"), [("--help", "--quick"), ("--quik", "unrecognized arguments: --quik")])
