@@ -107,7 +107,7 @@ def lens_lines() -> list[str]:
     numbers = {1: "one seed", 2: "two seeds", 3: "three seeds"}
     heads = ("method", "CPU s", "FVE", "drawn texts", "shuffled", "KL recovered", "nats per word", "distinct", "true")
     told = [
-        f"Means over {numbers.get(len(seeds), f'{len(seeds)} seeds')}; controls that decide no bar may have fewer.",
+        f"Means over {numbers.get(len(seeds), f'{len(seeds)} seeds')}.",
         "",
     ]
     told += [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
